@@ -72,12 +72,14 @@ def floor(x: torch.Tensor, y: torch.Tensor, sizes: Sizes, bf16: bool, unimodal: 
         nn.Sequential(nn.Linear(sizes.width, HIDDEN[1]), nn.ReLU()) for _ in (COLUMNS if unimodal else ())
     )
     head = nn.Linear(HIDDEN[1], 1)
+    for network in (fused, networks, head):
+        network.to(x.device)
     parameters = [*fused.parameters(), *networks.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, fused=True)
     vectors = x.split(sizes.width, 1)
     begun = perf_counter()
     for _ in range(sizes.rows // sizes.batch):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             outputs = [head(fused(x))]
             for network, vector in zip(networks, vectors, strict=False):
                 outputs.append(head(network(vector)))
@@ -85,6 +87,7 @@ def floor(x: torch.Tensor, y: torch.Tensor, sizes: Sizes, bf16: bool, unimodal: 
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    loss.item()  # a GPU may still be at work
     return perf_counter() - begun
 
 

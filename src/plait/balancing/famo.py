@@ -112,7 +112,7 @@ class FAMO(Balancing):
     def _indices(self, targets: Iterable[str]) -> Tensor:
         """Return the index of each target in `w`."""
         indices = [self.targets.index(target) for target in targets]
-        return torch.tensor(indices, device=self.w.device)
+        return torch.tensor(indices).to(self.w.device, non_blocking=True)
 
 
 component = FAMO

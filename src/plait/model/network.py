@@ -123,12 +123,15 @@ class MultimodalModel(nn.Module):
         """Leave out absent cells, so that encoders run on present ones only. Call it before `encode`.
 
         It saves time, and changes no answer. It looks at the batch's masks, and therefore is no part of
-        `forward`, which can be exported.
+        `forward`, which can be exported. On a GPU each look would wait for the GPU: pack before the batch
+        moves there. A batch that is packed stays as it is.
         """
+        if batch.packed:
+            return batch
         values = dict(batch.values)
         for column in self.separate_columns:
             values[column] = values[column].packed(batch.present[column])
-        return replace(batch, values=values)
+        return replace(batch, values=values, packed=True)
 
     def encode(self, batch: Batch) -> Encoded:
         """Encode each column, with a stand-in token wherever a row lacks its cell."""

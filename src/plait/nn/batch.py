@@ -275,7 +275,10 @@ class Batch:
     `present[c]` is True where the row has a cell of column c, `in_table[c]` where the row's table has
     the column. `labelled[t]` is True where the row has target t. `rows` are the rows' numbers in the
     table that they come from. `complete` has both masks as they were before training hid some cells;
-    None where nothing is hidden.
+    None where nothing is hidden. In a `packed` batch absent cells are left out already.
+
+    `has_labels` says which targets some row has, as it was looked up before the batch moved to a device:
+    there each look would wait for the device.
     """
 
     values: dict[str, Values]
@@ -285,9 +288,17 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     labelled: dict[str, Tensor] = field(default_factory=dict)
     complete: Masks | None = None
+    packed: bool = False
+    has_labels: dict[str, bool] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def has_label(self, target: str) -> bool:
+        """Return whether some row has this target."""
+        if self.has_labels is not None:
+            return self.has_labels[target]
+        return bool(self.labelled[target].any())
 
     @property
     def masks(self) -> Masks:
@@ -298,6 +309,7 @@ class Batch:
         """Move everything but the rows' numbers to a device."""
         if device.type == "cpu":
             return self
+        has_labels = {target: self.has_label(target) for target in self.labelled}
         return Batch(
             values={name: values.to(device) for name, values in self.values.items()},
             present=_moved(self.present, device),
@@ -306,6 +318,8 @@ class Batch:
             targets=_moved(self.targets, device),
             labelled=_moved(self.labelled, device),
             complete=None if self.complete is None else self.complete.to(device),
+            packed=self.packed,
+            has_labels=has_labels,
         )
 
     def take(self, rows: Tensor) -> Batch:

@@ -166,7 +166,7 @@ class Predictor(Preparing):
 
     def _packed(self, batch: Batch) -> Batch:
         """Return a batch on the model's device, without absent cells that need not be encoded."""
-        return self.model.packed(batch.to(torch.device(self.settings.device)))
+        return self.model.packed(batch).to(torch.device(self.settings.device))
 
     def _decoded(self, outputs: ByTarget) -> ByTarget:
         """Decode the output of each target, and move it to the CPU."""

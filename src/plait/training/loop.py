@@ -192,7 +192,7 @@ def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, 
     progress.begin_epoch(generator, seed + 1)
 
     # The first loss stands for all those before a resume.
-    losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]
+    losses = [torch.full((), progress.loss_sum, dtype=torch.float64, device=training.step.device)]
     training.model.train()
     for number in range(progress.step, len(batches)):
         _pace(training, progress.epoch * len(batches) + number, training.epochs * len(batches))

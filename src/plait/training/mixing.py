@@ -28,7 +28,7 @@ class Mixing:
         mixings = []
         for rows in sizes:
             partner_B = torch.randperm(rows)
-            mixings.append(cls(share, partner_B.to(device)))
+            mixings.append(cls(share, partner_B.to(device, non_blocking=True)))
         return mixings
 
     def mixed(self, encoded: Encoded) -> Encoded:

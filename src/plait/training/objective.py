@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plait.balancing.base import summed
 from plait.model.network import MultimodalModel
-from plait.nn.batch import Batch, Encoded
+from plait.nn.batch import Batch, Encoded, Masks
 from plait.tasks.base import MAIN
 from plait.training.mixing import Mixing
 
@@ -76,7 +76,7 @@ def loss_terms(
 
 def labelled_targets(model: MultimodalModel, batch: Batch) -> list[str]:
     """Return the targets that some row of a batch has."""
-    return [target for target in model.targets if bool(batch.labelled[target].any())]
+    return [target for target in model.targets if batch.has_label(target)]
 
 
 def trained_outputs(
@@ -107,19 +107,36 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
 
     Both are the same if no task needs all cells. Then hidden cells are not even encoded.
     """
-    all_see_hidden = all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
-    if batch.complete is None or all_see_hidden:
+    masks = _encoded_masks(model, batch)
+    if masks is None:
         hidden = model.encode(model.packed(batch))
         hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden
 
-    masks = batch.complete
     complete_batch = replace(batch, present=masks.present, in_table=masks.in_table, complete=None)
     complete = model.encode(model.packed(complete_batch))
     hidden = model.hide(complete, batch.masks)
     if mixing is None:
         return complete, hidden
     return mixing.mixed(complete), mixing.mixed(hidden)
+
+
+def _encoded_masks(model: MultimodalModel, batch: Batch) -> Masks | None:
+    """Return the masks of the cells that are encoded; None if they are the batch's own."""
+    all_see_hidden = all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
+    return None if all_see_hidden else batch.complete
+
+
+def packed(model: MultimodalModel, batch: Batch) -> Batch:
+    """Leave out the cells that training does not encode (see `MultimodalModel.packed`).
+
+    Call it before the batch moves to a GPU.
+    """
+    masks = _encoded_masks(model, batch)
+    if masks is None:
+        return model.packed(batch)
+    all_cells = model.packed(replace(batch, present=masks.present))
+    return replace(batch, values=all_cells.values, packed=True)
 
 
 def terms_of(

@@ -21,7 +21,7 @@ from plait.training import memory
 from plait.training.buffers import Buffers
 from plait.training.first_pass import FirstPass, compare, first_pass
 from plait.training.mixing import Mixing
-from plait.training.objective import Counts, Weights, added, answer_losses, loss_terms, weighed
+from plait.training.objective import Counts, Weights, added, answer_losses, loss_terms, packed, weighed
 from plait.training.row_counts import count_rows
 from plait.training.schedule import optimizer_for
 from plait.training.unlabelled import consistency, count_unlabelled
@@ -74,7 +74,7 @@ class Step:
             group["lr"] = rate * group["scale"]
 
     def __call__(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
-        """Take a step and return the batch's loss, detached.
+        """Take a step and return the batch's loss, detached. It stays on the device: to read it is to wait.
 
         Where memory runs out, go on with smaller micro-batches, as if the step had begun with them.
         """
@@ -84,7 +84,7 @@ class Step:
         self._update()
         if self.balancing.again:
             self.balancing.after(self._within_memory(lambda: self._losses_after(batch), len(batch)))
-        return loss.cpu()
+        return loss
 
     def _within_memory(
         self, attempt: Callable[[], Result], rows: int, discard: Callable[[], None] | None = None
@@ -126,10 +126,14 @@ class Step:
             loss = self._in_micro_batches(batch)
         else:
             (mixing,) = self._draw_mixings([batch])
-            loss = self._backward(batch.to(self.device), mixing)
+            loss = self._backward(self._on_device(batch), mixing)
         if unlabelled is not None:
             self._backward_unlabelled(*unlabelled)
         return loss
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return a batch or a micro-batch as it is encoded. It is packed first: that looks at its masks."""
+        return packed(self.model, batch).to(self.device)
 
     def _discard_gradients(self) -> None:
         """Forget the gradients of an attempt that failed, and what the balancing holds of it."""
@@ -150,7 +154,7 @@ class Step:
         A loss is a mean over the rows of the batch that have a label and a cell for it, however many of them
         are in each micro-batch. Losses that compare rows still compare all of the batch.
         """
-        micro_batches = [rows.to(self.device) for rows in cut(batch, self.micro_batch)]
+        micro_batches = [self._on_device(rows) for rows in cut(batch, self.micro_batch)]
         mixings = self._draw_mixings(micro_batches)
         if not self._needs_first_pass:
             counts = count_rows(self.model, micro_batches, mixings)
@@ -238,8 +242,8 @@ class Step:
         pairs = zip(cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True)
         for weak_rows, strong_rows in pairs:
             with self.settings.autocast():
-                weak_rows = weak_rows.to(self.device)
-                strong_rows = strong_rows.to(self.device)
+                weak_rows = self.model.packed(weak_rows).to(self.device)
+                strong_rows = self.model.packed(strong_rows).to(self.device)
                 loss = consistency(self.model, weak_rows, strong_rows, self.factors, counts)
             (loss * self.options.unlabelled).backward()
 
@@ -261,7 +265,7 @@ class Step:
     def _losses_after(self, batch: Batch) -> dict[str, Tensor]:
         """Return each target's loss on a batch, once the step has been taken."""
         # One row more than `micro_batch` is not cut here either.
-        micro_batches = [rows.to(self.device) for rows in cut(batch, self.micro_batch + 1)]
+        micro_batches = [self._on_device(rows) for rows in cut(batch, self.micro_batch + 1)]
         first = first_pass(self.model, micro_batches, [None] * len(micro_batches), self.settings.autocast)
         compared = {}
         if first.compared:

@@ -182,7 +182,7 @@ class Validation:
         """Yield the rows in batches, for the model as it predicts."""
         self.model.eval()
         for batch in self.valid_data.in_order(BATCH):
-            yield self.model.packed(batch.to(torch.device(self.settings.device)))
+            yield self.model.packed(batch).to(torch.device(self.settings.device))
 
     def _decoded(self, target: str, output: Tensor) -> Tensor:
         task = self.model.task(target)

@@ -83,8 +83,14 @@ class TextDecoder(nn.Module):
 
         # True where a step may not attend to another one, because it is later.
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
+
+        # Without `tgt_is_causal`, torch compares the mask with others in every step, and waits for the GPU.
         y_BLD = self.layers(
-            self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM
+            self.dropout(x_BLD),
+            memory_BMD,
+            tgt_mask=later_LL,
+            memory_key_padding_mask=~mask_BM,
+            tgt_is_causal=False,
         )
         weight_VD = self.embedding.weight[:-1]
         return y_BLD @ weight_VD.T.to(y_BLD.dtype) + self.bias
