@@ -461,3 +461,14 @@ def test_classes_that_only_test_rows_have_are_shown(
     assert note in capsys.readouterr().out
     assert note in (out / "report.html").read_text(encoding="utf-8")
     assert note in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_answers_worse_than_the_baseline_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the test rows the slope has another sign."""
+    x = np.linspace(-1, 1, 200)
+    train, test = pa.table({"x": x, "y": x}), pa.table({"x": x, "y": -x})
+    plait.fit(train, "y", test=test, overrides=["training.epochs=8"], out=tmp_path / "run")
+    (line,) = [part for part in capsys.readouterr().err.split("warning: ") if part.startswith("y: on test")]
+    assert "is worse than the baseline's" in " ".join(line.split())

@@ -134,10 +134,10 @@ def test_bad_cells_of_many_kinds_are_one_line(model: plait.Model, capsys: pytest
 @pytest.mark.parametrize(
     ("change", "shown"),
     [
-        (str.title, "40 of 40 cells have values that training has not seen, such as 'Red'. These are most"),
+        (str.title, "40 of 40 cells have values that the model does not know, such as 'Red'. These are most"),
         (lambda word: f"{word} ", ""),
-        (lambda word: "rot", "40 of 40 cells have values that training has not seen, such as 'rot'"),
-        (lambda word: {"blue": "bleu"}.get(word, word), "10 of 40 cells have values that training has not"),
+        (lambda word: "rot", "40 of 40 cells have values that the model does not know, such as 'rot'"),
+        (lambda word: {"blue": "bleu"}.get(word, word), "10 of 40 cells have values that the model does"),
     ],
     ids=["Red", "spaces", "unknown", "some"],
 )

@@ -181,13 +181,13 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         run.doing = "training members, which begin anew"
         refit_seconds = REFIT * training_seconds * record["best_epoch"] / max(record["epochs"], 1)
-        refits = _may_refit(plan, sides, deadline, refit_seconds)
-        members_end = deadline.before(refit_seconds) if refits else deadline
+        keeps_time = _may_refit(plan, sides) and deadline.left > _shares(plan) * refit_seconds
+        members_end = deadline.before(refit_seconds) if keeps_time else deadline
         members = _fit_members(trained, sides, table, screen, members_end)
         run.doing = "evaluating"
         if options.evaluate:
             _evaluate_validation(trained, sides, members)
-        if refits and deadline.left > refit_seconds / REFIT:
+        if _may_refit(plan, sides) and deadline.left > refit_seconds / (REFIT if keeps_time else 1):
             run.doing = "training the network on all rows"
             record["refit"] = refit(training, record["best_epoch"])
         run.doing = "evaluating"
@@ -270,10 +270,17 @@ def _trains_singles(plan: Plan) -> bool:
     return plan.recipe.singles and len(plan.tasks) > 1
 
 
-def _may_refit(plan: Plan, sides: Sides, deadline: Deadline, seconds: float) -> bool:
-    """Return whether a refit of so many seconds leaves the members, if any, twice the time that it takes."""
-    shares = 3 if plan.ensemble.members else 1
-    return plan.training.refit and len(sides.valid) > 0 and deadline.left > shares * seconds
+def _may_refit(plan: Plan, sides: Sides) -> bool:
+    """Return whether the network learns from validation rows in the end, if time is left."""
+    return plan.training.refit and len(sides.valid) > 0
+
+
+def _shares(plan: Plan) -> int:
+    """Return for how many times its seconds a refit is kept: members must have twice as many themselves.
+
+    Else there is a refit only if they end early.
+    """
+    return 3 if plan.ensemble.members else 1
 
 
 def _space(model: MultimodalModel) -> int:

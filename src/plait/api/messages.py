@@ -152,6 +152,7 @@ def finish(trained: Model, screen: Screen) -> None:
     validation = record["evaluation"].get("validation")
     if validation:
         _warn_of_low_scores(trained, validation, screen)
+    _warn_of_scores_below_baseline(trained, screen)
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")
 
 
@@ -197,6 +198,28 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
             if task.fuses and not asks_for_members(trained.recipe):
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
+
+
+def _warn_of_scores_below_baseline(trained: Model, screen: Screen) -> None:
+    """Warn of targets that are answered worse than by a guess which reads no input, beyond chance."""
+    for side, evaluation in trained.record["evaluation"].items():
+        for target, task in trained.artifact.preprocessing.tasks.items():
+            target_scores = evaluation["targets"].get(target)
+            if target_scores and _is_below_baseline(target_scores, task.higher):
+                name = target_scores["score"]
+                baseline = target_scores["baseline"][name]
+                screen.warn(
+                    f"{target}: on {side} rows {name} {target_scores['metrics'][name]['value']:.3f} is worse "
+                    f"than the baseline's {baseline:.3f}, which reads no input: do not rely on its answers. "
+                    f"A few labels may be far from all others, or test rows unlike training rows"
+                )
+
+
+def _is_below_baseline(target_scores: Record, higher: bool) -> bool:
+    """Return whether the interval of the main metric lies on the worse side of the baseline."""
+    name = target_scores["score"]
+    score, baseline = target_scores["metrics"][name], target_scores["baseline"][name]
+    return bool(score["high"] < baseline if higher else score["low"] > baseline)
 
 
 def _beats_baseline(target_scores: Record, higher: bool) -> bool:

@@ -78,7 +78,7 @@ class Modality(Component, ABC):
 
     @hook
     def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return the cells whose value training has not seen, where that means something."""
+        """Return the cells whose value the model does not know, where that means something."""
         return cells.slice(0, 0)
 
     @abstractmethod

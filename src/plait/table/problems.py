@@ -144,10 +144,10 @@ def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[b
 
 
 def unseen(column: str, cells: pa.ChunkedArray, filled: int) -> str:
-    """Say how many of a column's `filled` cells, namely `cells`, have a value that training has not seen."""
+    """Say how many of a column's `filled` cells, namely `cells`, have a value that no vector stands for."""
     count = f"{len(cells):,} of {filled:,} cells" if filled > 1 else "the cell"
     has = "have values" if len(cells) > 1 else "has a value"
-    text = f"column '{column}': {count} {has} that training has not seen, such as {cells[0].as_py()!r}"
+    text = f"column '{column}': {count} {has} that the model does not know, such as {cells[0].as_py()!r}"
     if len(cells) > filled / 2:
         text += ". These are most cells: are they written as in training?"
     return text

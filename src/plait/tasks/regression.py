@@ -171,6 +171,8 @@ class Regression(Prediction):
         trial = (
             f"rmse with a logarithm {compared.ratio:.2f} of that without, on {compared.rows:,} training rows"
         )
+        if compared.ratio > 1 and not compared.is_worse:
+            trial += ", which may be chance"
         return {"transform": transform}, f"skewed: learns {learned} ({trial})"
 
     @classmethod
