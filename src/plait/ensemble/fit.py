@@ -45,6 +45,8 @@ class Trained:
             screen.table(title, ["member", f"{metric} ", "rows ", "weight ", "gain ", "seconds "], rows)
         if self.scores:
             screen.say("gain: what the score of all members together loses without this one")
+        if any(len({score.rows for score in scores.values()}) > 1 for scores in self.scores.values()):
+            screen.say("rows: the network answers validation rows only, so its score is not comparable")
 
 
 def _row(name: str, score: MemberScore) -> list[str]:
