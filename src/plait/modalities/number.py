@@ -21,6 +21,7 @@ from plait.table.table import Source
 from plait.table.values import distinct
 
 LARGEST = 1e100  # differences and squares of such numbers can still be computed
+WIDEST = 1e15  # spreads that a bin is counted with: squares of their sums are finite in float32
 
 
 class Config(Options):
@@ -99,11 +100,14 @@ class Number(ValueModality):
     def raw(self, values: Values) -> Tensor:
         """Return the numbers above the least one, in units of the spread, (B, 1).
 
-        They are the sums of their bins, so they end where the training rows end.
+        They are the sums of their bins, so they end where the training rows end. A bin of more than `WIDEST`
+        counts as so wide.
         """
         if not self.edges:
             return super().raw(values)
-        widths = np.diff(self.edges) / self.spread
+        # A bin that reaches to an outlier may be wider than any float32, and 0 times infinity is no number.
+        with np.errstate(over="ignore"):
+            widths = np.minimum(np.diff(self.edges) / self.spread, WIDEST)
         return values.x[:, 1:] @ torch.from_numpy(widths.astype(np.float32))[:, None]
 
     def state(self) -> JSON:
