@@ -288,7 +288,7 @@ def _fit_target(
     folds = []
     for lesson, rows in zip(lessons, described(lessons, target, config.statistics), strict=True):
         folds.append(_Fold.of(config, task, rows, lesson.seed))
-    if not folds[0].jobs:
+    if not folds[0].jobs or not all(task.may_boost(fold.y) for fold in folds):
         return
     for members in (served, out_of_fold):
         for member, fold in zip(members, folds, strict=True):
