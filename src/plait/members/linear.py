@@ -24,10 +24,12 @@ from plait.runs.deadline import Deadline, OutOfTime
 from plait.table.json import read_as
 from plait.tasks.base_prediction import Prediction
 
+MAX_STRENGTH = 1e9  # of the penalty: a larger one leaves no weight, and its products overflow
+
 
 def _are_strengths(strengths: tuple[float, ...]) -> tuple[float, ...]:
-    if min(strengths, default=0) < 0:
-        raise ValueError("expected numbers of 0 or more")
+    if not all(0 <= strength <= MAX_STRENGTH for strength in strengths):
+        raise ValueError(f"expected numbers from 0 to {MAX_STRENGTH:g}")
     return strengths
 
 

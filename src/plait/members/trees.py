@@ -209,7 +209,7 @@ def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) 
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
         "feature_fraction_bynode": config.colsample_split,
         "extra_trees": config.random_thresholds,
-        "bagging_fraction": config.subsample,
+        "bagging_fraction": max(config.subsample, min(1.0, 2 / max(rows, 1))),  # LightGBM needs a row
         "bagging_freq": 1,
         "max_bin": 63,
         "seed": seed,
