@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
 from plait.errors import ArtifactError, Interrupted, RecipeError
-from plait.members import trees
+from plait.members import linear, trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
 from plait.runs import files
@@ -313,6 +314,27 @@ def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> Non
     validation = model.record["evaluation"]["validation"]["targets"]["y"]
     assert validation["rows"] == 24
     assert validation["metrics"]["r2"]["value"] > 0.9
+
+
+def test_a_member_whose_answers_are_no_numbers_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = linear.Linear.outputs
+
+    def no_numbers(*arguments: Any) -> list[dict[str, Tensor]]:
+        """Answer as a model does whose weights are no numbers."""
+        answers = outputs(*arguments)
+        return [{target: output * torch.nan for target, output in subset.items()} for subset in answers]
+
+    monkeypatch.setattr(linear.Linear, "outputs", no_numbers)
+    x = np.random.default_rng(0).normal(size=60)
+    table = pa.table({"x": x, "y": 2 * x})
+    members = "ensemble.members={forest: {name: trees, rounds: 5}, line: linear}"
+    out = tmp_path / "run"
+    model = plait.fit(table, "y", overrides=["training.epochs=1", "ensemble.folds=2", members], out=out)
+    assert "line" not in model.record["members"]["y"]
+    assert "line: left out of 'y', since some of its answers are no numbers" in capsys.readouterr().err
+    assert np.isfinite(plait.load(out, quiet=True).predict(table)["y"]).all()
 
 
 def grouped_rows() -> list[dict[str, object]]:

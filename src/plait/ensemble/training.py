@@ -252,7 +252,7 @@ class Turns:
             if training.name not in self.predictions:
                 self.predictions[training.name] = training.predict()
             by_target = self.predictions[training.name]
-            if target in by_target:
+            if target in by_target and by_target[target].is_valid:
                 by_member[training.name] = by_target[target]
         return by_member
 
