@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +179,17 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def lined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an ensemble with a linear model, which has all weight but that of a network."""
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x.sum(1)})
+    overrides = ["training.epochs=1", "ensemble.folds=2", "ensemble.members={line: linear}"]
+    out = tmp_path_factory.mktemp("lined") / "run"
+    plait.fit(table, "y", overrides=overrides, out=out, quiet=True)
+    return out
+
+
 DAMAGES = {
     "unknown": lambda state: state.update(speed=1),
     "no columns": lambda state: state.pop("columns"),
@@ -187,6 +198,9 @@ DAMAGES = {
     "unknown in a bag": lambda state: state["bags"][0].update(kind="x"),
     "no bags": lambda state: state.update(bags=[]),
     "no target": lambda state: state.update(weights={}),
+    "no weights": lambda state: state["weights"]["y"].update(weights={}),
+    "weights of no sum": lambda state: state["weights"]["y"].update(weights={"forest": 0.0}),
+    "a temperature of 0": lambda state: state["weights"]["y"].update(temperature=0.0),
     "another view": lambda state: state["bags"][0].update(view="elsewhere", name="line"),
 }
 
@@ -204,6 +218,28 @@ def test_a_damaged_ensemble_is_refused(stacked: Path, tmp_path: Path, damage: st
 def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(stacked, tmp_path / "run"))
     (out / "members" / "ensemble.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "change"),
+    [
+        ("linear", "y/weight", lambda tensor: tensor * torch.nan),
+        ("linear", "y/weight", lambda tensor: tensor.repeat(1, 2)),
+        ("linear", "y/bias", lambda tensor: tensor.short()),
+        ("ensemble", "features/0/mean", lambda tensor: tensor * torch.nan),
+        ("ensemble", "features/0/scale", lambda tensor: tensor.repeat(2)),
+    ],
+)
+def test_tensors_that_cannot_answer_are_refused(
+    lined: Path, tmp_path: Path, name: str, tensor: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    out = Path(shutil.copytree(lined, tmp_path / "run"))
+    path = next((out / "members").rglob(f"{name}.safetensors"))
+    tensors, metadata = files.read_tensors(path)
+    tensors[tensor] = change(tensors[tensor])
+    files.write_tensors(path, tensors, metadata)  # as a stranger would: with the right checksum
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(out, quiet=True)
 
