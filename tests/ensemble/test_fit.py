@@ -108,6 +108,13 @@ class TestBaggedSelection:
         labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
         assert bagged(outputs, task(), labels, 20, 1, 0) == greedy(outputs, task(), labels, 20)
 
+    def test_only_one_selection_is_made_without_time(self) -> None:
+        labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
+        is_over = Deadline(ends=0.0)
+        once = bagged(outputs, task(), labels, 20, 2, 0, is_over)
+        assert once == bagged(outputs, task(), labels, 20, 20, 0, is_over)
+        assert once != bagged(outputs, task(), labels, 20, 20, 0)
+
     def test_a_single_model_has_all_weight(self) -> None:
         labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
         assert bagged(outputs[:1], task(), labels, 20, 20, 0) == [1.0]

@@ -121,7 +121,8 @@ def _weigh(
     scores = {}
     for target, task in shared.fitting.tasks.items():
         labels, labelled = shared.examples.target(target)
-        weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed)
+        deadline = shared.fitting.deadline
+        weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed, deadline)
         candidates = out_of_fold.of_target(target)
         for name in out_of_fold.invalid(target):
             shared.fitting.screen.say(

@@ -167,6 +167,9 @@ class Turns:
         repeats = range(1, len(self.shared.repeats))
         if not repeats or not self.trained:
             return
+        if self.deadline.is_over:
+            self.screen.say("time limit: no time is left for other sets of folds")
+            return
         weights = self._weights()
         worth = []
         for training in self.trained:
@@ -259,7 +262,8 @@ class Turns:
     def _weighing(self, target: str) -> Weighing:
         fitting = self.shared.fitting
         labels, labelled = self.shared.examples.target(target)
-        return Weighing(fitting.tasks[target], labels, labelled, fitting.plan.ensemble, fitting.plan.seed)
+        options, seed = fitting.plan.ensemble, fitting.plan.seed
+        return Weighing(fitting.tasks[target], labels, labelled, options, seed, self.deadline)
 
     def _weights(self) -> dict[str, float]:
         """Return the largest weight of each member among all targets, by what it has predicted so far."""
