@@ -253,12 +253,13 @@ def _step_alone(
     flops = counted(lambda: training.step(rows)) if not training.settings.compile else 0.0
     work = training.plan.training.batch_size
     assert work == batch
+    counts = f", {flops / batch / 1e9:.2f} GFLOP a row" if flops else ""
     report.add(
         f"{name}: the step alone",
         f"{batch / took:,.0f} rows/s",
         flops / took,
         ceiling,
-        f"{took * 1e3:.2f} ms, {flops / batch / 1e9:.2f} GFLOP a row, first step {first:.1f} s",
+        f"{took * 1e3:.2f} ms{counts}, first step {first:.1f} s",
     )
 
 

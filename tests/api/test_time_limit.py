@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import plait
 from plait.encoders.pretrained import Pretrained
@@ -15,6 +16,7 @@ from plait.nn.batch import Values
 from plait.runs import deadline
 from plait.runs.folder import CHECKPOINT
 from plait.training import pace
+from plait.training.loop import Callback, Training
 from support import tiny_models
 
 
@@ -137,6 +139,33 @@ def test_a_member_whose_embeddings_take_too_long_is_left_out(
     assert set(model.record["members"]["label"]) == {"network", "line"}
     assert "time limit: no time is left to prepare cells for vectors" in capsys.readouterr().err
     assert model.predict(texts[:3]).num_rows == 3
+
+
+def test_models_of_single_targets_end_with_the_limit(clock: Clock, tmp_path: Path) -> None:
+    many = [{**row, "z label": "cd"[row["z"] > 0]} for row in rows()]
+    overrides = ["training.epochs=100000", "training.patience=0", "singles=true"]
+    model = plait.fit(
+        many, ["label", "z label"], overrides=overrides, out=tmp_path / "run", quiet=True, time_limit=10
+    )
+    assert 1 <= model.record["epochs"] < 100_000
+    assert set(model.record["singles"]) == {"label", "z label"}
+
+
+def test_a_loss_is_the_mean_of_the_steps_that_there_were(tmp_path: Path) -> None:
+    """The time ends after the first of ten steps."""
+    losses: list[float] = []
+
+    class Over(Callback):
+        def after_step(self, training: Training, loss: Tensor) -> None:
+            losses.append(float(loss))
+            training.deadline = deadline.Deadline(ends=1.0)
+
+    overrides = ["quality=network", "training.epochs=1", "training.batch_size=6", "split.valid=0"]
+    model = plait.fit(
+        rows(), "label", overrides=overrides, out=tmp_path / "run", quiet=True, callbacks=[Over()]
+    )
+    assert len(losses) == 1
+    assert model.record["history"][0]["loss"] == pytest.approx(losses[0])
 
 
 def test_a_network_is_refitted_only_if_time_is_left_for_members(tmp_path: Path) -> None:

@@ -131,3 +131,14 @@ def test_what_cannot_be_statistics_is_refused(name: str, tensor: torch.Tensor) -
     assert f"0/{name}" in tensors
     with pytest.raises(ValueError, match="target statistics have"):
         TargetStatistics.from_tensors({**tensors, f"0/{name}": tensor})
+
+
+def test_saved_statistics_of_many_blocks_keep_their_order() -> None:
+    """A file lists its tensors by name, where 11 comes before 2; members read columns by their places."""
+    blocks = [block("one_hot", [[row % (2 + number)] for row in range(ROWS)], 20) for number in range(12)]
+    labels = np.arange(ROWS, dtype=np.float32)[:, None]
+    statistics, _ = TargetStatistics.fit(blocks, [2, 11], labels, 0)
+    restored = TargetStatistics.from_tensors(dict(sorted(statistics.tensors().items())))
+    for before, after in zip(statistics(blocks), restored(blocks), strict=True):
+        np.testing.assert_array_equal(before.reduced, after.reduced)
+    assert list(statistics.tensors()) != sorted(statistics.tensors())

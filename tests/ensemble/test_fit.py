@@ -72,6 +72,13 @@ def test_greedy_selection_finds_what_trying_all_weights_finds() -> None:
     assert loss(outputs, weights, labels) <= min(losses) + 1e-3
 
 
+def test_a_model_that_answers_no_numbers_has_no_weight() -> None:
+    labels, outputs = answers((1.5, 1.2), 200, torch.Generator().manual_seed(0))
+    outputs[0][7] = torch.nan
+    assert greedy(outputs, task(), labels, 10) == [0.0, 1.0]
+    assert sum(greedy(outputs[:1], task(), labels, 10)) == 1
+
+
 class TestBaggedSelection:
     """Five good models and a bad one."""
 
@@ -403,6 +410,20 @@ def test_a_target_that_a_fold_holds_out_whole(tmp_path: Path, valid: float) -> N
     answers = plait.load(tmp_path / "run").predict(grouped_rows())
     assert answers["b"].null_count == 0
     assert answers.equals(model.predict(grouped_rows()))
+
+
+def test_a_fold_holds_out_all_numbers_above_zero(tmp_path: Path) -> None:
+    rows = grouped_rows()
+    for row in rows:
+        row["b"] = abs(float(str(row["b"] or 0)))
+    members = "ensemble.members={line: linear, forest: {name: trees, rounds: 3}}"
+    overrides = ["training.epochs=2", "split.group=group", "tasks.b.transform=log", members]
+    model = plait.fit(
+        rows, "b", columns={"a": "ignored"}, overrides=overrides, out=tmp_path / "run", quiet=True
+    )
+    answers = model.predict(rows)["b"].to_numpy()
+    assert np.isfinite(answers).all()
+    assert (answers >= 0).all()
 
 
 def test_time_splits_without_validation_rows_have_no_members(

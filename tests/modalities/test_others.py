@@ -48,6 +48,17 @@ def test_any_script_survives_the_round_trip() -> None:
         assert modality.decode(values.x[0, : values.length_B[0]].tolist()) == text
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("outlier", [5.0, 1e60, 1.7e308])
+def test_a_number_itself_is_one_that_can_be_squared(outlier: float) -> None:
+    cells = [*np.linspace(0, 1, 50).tolist(), outlier, None]
+    modality = fit("number", cells)
+    raw = modality.raw(load(modality, cells).values)
+    assert raw.square().sum().isfinite()
+    steps = raw[:40].diff(dim=0)  # the last bin reaches to the outlier
+    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-3, atol=0)
+
+
 def test_names_of_special_tokens_are_text_like_any_other() -> None:
     modality = fit("text", ["one two three"] * 3)
     for text_modality in (modality, Text.from_state(modality.config, modality.state())):

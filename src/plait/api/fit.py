@@ -195,7 +195,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             _evaluate_test(trained, sides, members, table, screen)
 
         run.doing = "training single-target models, which begin anew"
-        _fit_singles(trained, sides, training, screen)
+        _fit_singles(trained, sides, training, screen, deadline)
 
         # The weights are written at the very end: a crash before leaves a run that can be resumed.
         run.doing = "writing the model"
@@ -257,8 +257,17 @@ def _begin_training(
 
 
 def _stages(plan: Plan) -> int:
-    """Return how many stages share the time of a limit: the network, members, and the network on all rows."""
-    return 1 + bool(plan.ensemble.members) + plan.training.refit
+    """Return how many stages share the time of a limit.
+
+    These are the network, members, the network on all rows, and a network of each target alone.
+    """
+    singles = len(plan.targets) if _trains_singles(plan) else 0
+    return 1 + bool(plan.ensemble.members) + plan.training.refit + singles
+
+
+def _trains_singles(plan: Plan) -> bool:
+    """Return whether a model of each target is trained too, to compare with."""
+    return plan.recipe.singles and len(plan.tasks) > 1
 
 
 def _may_refit(plan: Plan, sides: Sides, deadline: Deadline, seconds: float) -> bool:
@@ -315,11 +324,15 @@ def _fit_members(
     return members
 
 
-def _fit_singles(trained: Model, sides: Sides, training: Training, screen: Screen) -> None:
+def _fit_singles(
+    trained: Model, sides: Sides, training: Training, screen: Screen, deadline: Deadline
+) -> None:
     """Train a model of each target, if the recipe asks for them, and write their scores into the record."""
     plan, record = trained.plan, trained.record
-    if plan.recipe.singles and len(plan.tasks) > 1:
-        record["singles"] = single_targets.fit(plan, sides, training.settings, trained.folder, screen)
+    if _trains_singles(plan):
+        record["singles"] = single_targets.fit(
+            plan, sides, training.settings, trained.folder, screen, deadline
+        )
         single_targets.show(record["singles"], record, screen)
 
 

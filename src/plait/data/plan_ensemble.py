@@ -66,18 +66,11 @@ def plan_ensemble(
         messages.add("ensemble: it has no members, so its options do nothing; --quality good has some")
     inputs = inputs or Inputs(recipe, schema, tasks or {})
     members: dict[str, Choice] = {}
-    added = []
+    added: list[str] = []
     for name, choice in ensemble.members.items():
         member = _trainable(without_idle_options(choice, inputs), modalities, is_asked_for, messages)
-        if member is not None and member.options.get("scratch"):
-            member, reason = from_scratch(member, inputs)
-            if member is not None:
-                added.append(f"{name}: {reason}")
-            elif is_asked_for:
-                messages.add(f"{name}: left out, since {reason}")
-        elif member is not None and not is_asked_for and repeats_network(member, inputs):
-            messages.add(f"{name}: left out, since the network has the same encoders and fusion already")
-            continue
+        if member is not None:
+            member = _fitted_to(inputs, name, member, is_asked_for, messages, added)
 
         # without their pretrained encoders, two members may become the same one
         if member is not None and member not in members.values():
@@ -96,6 +89,27 @@ def plan_ensemble(
         rounds=ensemble.rounds,
         bags=ensemble.bags,
     )
+
+
+def _fitted_to(
+    inputs: Inputs, name: str, member: Choice, is_asked_for: bool, messages: set[str], added: list[str]
+) -> Choice | None:
+    """Return a member with the encoders that it trains from scratch; None if it is of no use here.
+
+    Why it is left out goes to `messages`, and why it is there to `added`, where plait has decided it.
+    """
+    if member.options.get("scratch"):
+        from_nothing, reason = from_scratch(member, inputs)
+        if from_nothing is not None:
+            added.append(f"{name}: {reason}")
+        elif is_asked_for:
+            messages.add(f"{name}: left out, since {reason}")
+        return from_nothing
+
+    if not is_asked_for and repeats_network(member, inputs):
+        messages.add(f"{name}: left out, since the network has the same encoders and fusion already")
+        return None
+    return member
 
 
 def asks_for_members(recipe: Recipe) -> bool:

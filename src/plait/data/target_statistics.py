@@ -102,8 +102,8 @@ class TargetStatistics:
     """The means of all blocks that have many ids, for one target. Called with blocks, it adds to them."""
 
     def __init__(self, means: dict[int, _Means]) -> None:
-        """Take the means by the number of their block."""
-        self._means = means
+        """Take the means by the number of their block. A file may have them in another order."""
+        self._means = dict(sorted(means.items()))
 
     @classmethod
     def fit(

@@ -116,7 +116,8 @@ class OutOfFoldEnsemble:
     """Answers like the ensemble, but by out-of-fold predictions, on the rows that its members were
     cross-fitted on: it can be scored (see `prediction.Answering`), but answers no other table.
 
-    No label of a fold has a say in the answers for it: neither in the members nor in how they are mixed.
+    No label of a fold has a say in the answers for it: neither in the members nor in how they are mixed. The
+    first fold is an exception in one thing: its labels have dropped members that were far behind.
 
     A target is scored on the rows that every member with a weight predicts. On other rows a mean would be
     one of fewer members, which is another ensemble than the one that is served.

@@ -58,12 +58,13 @@ def greedy(outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int)
     best_loss = np.inf
     means = outputs
     for number in range(1, rounds + 1):
-        losses = [float(task.loss(mean, target, everywhere)) for mean in means]
+        losses = np.array([float(task.loss(mean, target, everywhere)) for mean in means])
+        losses[np.isnan(losses)] = np.inf  # nothing is worse than an answer that is no number
         best = int(np.argmin(losses))
         counts = counts + np.eye(len(outputs))[best]
 
         # Of rounds that are equally good the first counts: it has fewer models.
-        if losses[best] < best_loss - 1e-9:
+        if number == 1 or losses[best] < best_loss - 1e-9:
             best_loss = losses[best]
             best_counts = counts
 

@@ -46,10 +46,11 @@ class Config(Options):
         None,
         gt=0,
         le=MAX_RATE,
-        description="of boosting; null: 0.05, with random thresholds 0.03, or 0.1 for three classes or more",
+        description="of boosting; null: 0.05, with random thresholds 0.03, or 0.1 for three classes or "
+        "several labels",
     )
     leaves: int | None = Field(
-        None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
+        None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or several labels"
     )
     least: int | None = Field(
         None, ge=1, le=MAX_INT32, description="rows in a leaf; null: 5, or 10 from 1,000 rows on"

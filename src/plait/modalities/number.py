@@ -20,8 +20,8 @@ from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct
 
+WIDEST = 1e12  # of a bin, in units of the spread: sums of squares are finite in float32
 LARGEST = 1e100  # differences and squares of such numbers can still be computed
-WIDEST = 1e15  # spreads that a bin is counted with: squares of their sums are finite in float32
 
 
 class Config(Options):
@@ -100,14 +100,13 @@ class Number(ValueModality):
     def raw(self, values: Values) -> Tensor:
         """Return the numbers above the least one, in units of the spread, (B, 1).
 
-        They are the sums of their bins, so they end where the training rows end. A bin of more than `WIDEST`
-        counts as so wide.
+        They are the sums of their bins, so they end where the training rows end. No bin is wider than
+        `WIDEST`: the square of a number must be finite.
         """
         if not self.edges:
             return super().raw(values)
-        # A bin that reaches to an outlier may be wider than any float32, and 0 times infinity is no number.
         with np.errstate(over="ignore"):
-            widths = np.minimum(np.diff(self.edges) / self.spread, WIDEST)
+            widths = (np.diff(self.edges) / self.spread).clip(max=WIDEST)
         return values.x[:, 1:] @ torch.from_numpy(widths.astype(np.float32))[:, None]
 
     def state(self) -> JSON:

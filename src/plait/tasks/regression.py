@@ -29,7 +29,7 @@ from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import CALIBRATING, Prediction
 from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 from plait.tasks.predicting.scale_choice import compare, may_be_log
-from plait.tasks.predicting.scales import Log, Scale, Standard, mean_offset
+from plait.tasks.predicting.scales import TINY, Log, Scale, Standard, mean_offset
 
 LARGEST = 1e150  # the square of a larger number is infinite in float64
 LARGEST_TARGET = float(np.finfo(np.float32).max)
@@ -268,6 +268,8 @@ class Regression(Prediction):
 
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return one booster, with the loss of the scale."""
+        if self.is_log and not bool((target > 0).any()):
+            target = target.clamp(min=TINY)  # LightGBM refuses labels that are all 0
         return [(self.scale.booster(), target)]
 
     def may_boost(self, target: Tensor) -> bool:

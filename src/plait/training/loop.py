@@ -154,8 +154,8 @@ def train(training: Training, resume: bool = False) -> Progress:
         bar.advance(progress.epoch * training.steps + progress.step)
         training.pace = Pace(training.deadline, training.steps)
         while progress.epoch < training.epochs and not progress.over(options.patience):
-            train_epoch(training, progress, checkpoint, bar)
-            _score(training, progress, checkpoint)
+            steps = train_epoch(training, progress, checkpoint, bar)
+            _score(training, progress, checkpoint, steps)
             training.epochs = training.pace.epochs(training.epochs, progress.epoch)
             trackers.write(progress.history)
             bar.draw(_note(progress))
@@ -175,8 +175,11 @@ def train(training: Training, resume: bool = False) -> Progress:
     return progress
 
 
-def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
-    """Go once over the training rows, or over the remaining ones if this epoch is resumed in its middle."""
+def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> int:
+    """Go once over the training rows, or over the remaining ones if this epoch is resumed in its middle.
+
+    Return the number of its steps: fewer than usual if the time is over before its end.
+    """
     options = training.options
     if training.blends:
         _measure(training, progress)
@@ -210,6 +213,7 @@ def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, 
 
     progress.end_epoch(sum_in_order(losses))
     check_loss(progress.loss_sum, progress.epoch + 1, options.learning_rate)
+    return number + 1
 
 
 def _pace(training: Training, steps_before: int, steps: int) -> None:
@@ -257,16 +261,16 @@ def _step(training: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | No
     return loss
 
 
-def _score(training: Training, progress: Progress, checkpoint: Checkpoint) -> None:
-    """Score the epoch on validation rows, and keep its weights if it is the best."""
+def _score(training: Training, progress: Progress, checkpoint: Checkpoint, steps: int) -> None:
+    """Score an epoch of so many steps on validation rows, and keep its weights if it is the best."""
     options = training.options
 
     # The rate is that of the epoch's last step.
-    last_step = (progress.epoch + 1) * training.steps - 1
+    last_step = progress.epoch * training.steps + steps - 1
     rate = learning_rate(last_step, training.epochs * training.steps, options)
     scores = {
         "learning_rate": rate,
-        "loss": progress.loss_sum / training.steps,
+        "loss": progress.loss_sum / steps,
         **training.validation.scores(),
     }
     rank = training.validation.rank([*progress.history, scores], options.best_by)

@@ -18,6 +18,7 @@ from plait.evaluation.bootstrap import bootstrap
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.runs.folder import Record
 from plait.training import start
 from plait.training.loop import Training, train
@@ -26,15 +27,24 @@ RESAMPLES = 1000  # of the rows, for an interval
 
 
 def fit(
-    plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen
+    plan: Plan,
+    sides: Sides,
+    settings: Settings,
+    folder: Path,
+    screen: Screen,
+    deadline: Deadline = NO_LIMIT,
 ) -> dict[str, dict[str, dict[str, float] | None]]:
     """Train a model for each target by itself, on the same cells and with the same seed.
 
     Return by target its main metric on validation and test rows, with intervals. Targets with fewer than
-    two training rows are left out.
+    two training rows are left out, and so are those for which no time is left.
     """
     scores_by_target = {}
-    for target in plan.targets:
+    for number, target in enumerate(plan.targets):
+        if deadline.is_over:
+            left_out = ", ".join(plan.targets[number:])
+            screen.say(f"time limit: no time is left for single-target models of {left_out}")
+            break
         train_rows = _labelled(sides.train, target)
         if len(train_rows) < 2:
             continue
@@ -44,7 +54,8 @@ def fit(
 
         preprocessing = _for_target(sides.preprocessing, target, target_plan)
         target_sides = Sides.cut(sides.prepared, preprocessing, target_plan.split)
-        predictor = _train(target_plan, target_sides, settings, folder, screen)
+        in_time = deadline.part(1 / (len(plan.targets) - number))
+        predictor = _train(target_plan, target_sides, settings, folder, screen, in_time)
         scores_by_target[target] = {
             "validation": _score(predictor, target_sides.valid),
             "test": _score(predictor, target_sides.test),
@@ -59,7 +70,9 @@ def _for_target(joint: Preprocessing, target: str, plan: Plan) -> Preprocessing:
     return Preprocessing(inputs, tasks, joint.several & inputs.keys())
 
 
-def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen) -> Predictor:
+def _train(
+    plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen, deadline: Deadline
+) -> Predictor:
     """Train a model for the only target of a plan. Its files lie in a folder that is deleted."""
     (target,) = plan.targets
     torch.manual_seed(plan.seed)
@@ -69,7 +82,9 @@ def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: S
     rows, epochs = count(len(sides.train), "row"), count(plan.training.epochs, "epoch")
     screen.say(f"single-target model of {target}, to compare: {rows}, {epochs}")
     with tempfile.TemporaryDirectory(dir=folder) as run_folder:
-        training = Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen)
+        training = Training(
+            model, plan, settings, sides.train, sides.valid, Path(run_folder), screen, deadline=deadline
+        )
         train(training)
     return Predictor(model.cpu(), sides.preprocessing, settings, plan)
 

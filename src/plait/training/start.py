@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.data.frozen import TOGETHER
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Tokens, Values
 from plait.nn.traits import Traits
 from plait.tasks.base_comparison import Comparison
 
 MAX_ROWS = 10_000  # rows that the linear maps of an alignment are fitted on, at most
+AT_ONCE = 32  # rows whose cells are prepared at once
 
 
 @torch.inference_mode()
@@ -73,7 +73,7 @@ def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, T
     """Yield a column's cells as its encoder takes them, never augmented, and where they are present."""
     batch = data.prepared.batch
     modality = data.preprocessing.inputs[column]
-    for batch_rows in rows.split(TOGETHER):
+    for batch_rows in rows.split(AT_ONCE):
         values = batch.values[column].take(batch_rows)
         # Frozen embeddings are encoded already.
         if not values.encoded:

@@ -77,6 +77,7 @@ class Standard(Scale):
 
     def loss(self, output_B: Tensor, target_B: Tensor) -> Tensor:
         """Return squared errors or Huber losses, in squared standard deviations."""
+        target_B = target_B.to(output_B.dtype)  # torch 2.11 has no gradient of two types
         if self.delta is not None:
             return F.huber_loss(output_B, target_B, reduction="none", delta=self.delta)
         return F.mse_loss(output_B, target_B, reduction="none")
