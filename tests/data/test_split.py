@@ -193,6 +193,14 @@ def test_one_group_at_least_trains() -> None:
         assert len(cut.train)
 
 
+def test_a_group_of_most_rows_trains() -> None:
+    groups = ["big"] * 90 + [f"g{i}" for i in range(10)]
+    for seed in range(10):
+        cut = split(table(g=groups), SplitRecipe(group="g", valid=0.2), "y", seed)
+        assert len(cut.train) >= 90
+        assert len(cut.valid)
+
+
 def test_shares_that_leave_no_row_to_train_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected valid \+ test below 1, came 0.6 \+ 0.4"):
         SplitRecipe(valid=0.6, test=0.4)

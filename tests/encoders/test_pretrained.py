@@ -275,6 +275,37 @@ def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None
         encoder.embed(Values(torch.randn(1, 3, 40, 40)))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", "[]", "tokenizer.json' is no tokenizer: invalid type"),
+        ("tokenizer.json", '{"version": ', "tokenizer.json' is no tokenizer: EOF"),
+        ("modules.json", "3", "has an entry that cannot be used: 'int' object is not iterable"),
+        (
+            "sentence_bert_config.json",
+            '{"max_seq_length": "all"}',
+            "has an entry that cannot be used: invalid",
+        ),
+    ],
+)
+def test_damaged_files_of_a_model_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    (folder / name).write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        prepared("text", folder, TEXTS)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["apple"] = len(vocabulary) + 10_000
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    encoder, _, loaded = prepared("text", folder, TEXTS)
+    with pytest.raises(RecipeError, match="has no vector for a token of its tokenizer"):
+        encoder.embed(loaded.values)
+
+
 def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
     rows = make_rows(tmp_path, 12)
     with pytest.raises(RecipeError, match="takes columns of text, image, video, audio, not of number"):

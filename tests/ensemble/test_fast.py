@@ -105,6 +105,16 @@ def test_tiny_tables_are_learned(count: int, tmp_path: Path) -> None:
     assert len(model.predict(rows(3, seed=1))) == 3
 
 
+def test_a_fold_without_a_number_above_zero_needs_no_trees(tmp_path: Path) -> None:
+    table = rows()
+    for i, row in enumerate(table):
+        row["size"] = 1e9 if i == 3 else 0.0
+    model = fit(tmp_path / "run", "size", "tasks.size={name: regression, transform: log}", table=table)
+    assert "trees" not in model.record["members"]["size"]
+    answers = plait.load(tmp_path / "run", quiet=True).predict(rows(3, seed=1))
+    assert min(answers["size"].to_pylist()) >= 0
+
+
 def test_a_class_that_some_folds_lack_is_learned(tmp_path: Path) -> None:
     table = rows()
     for row in table[7:11]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
 from plait.errors import ArtifactError, Interrupted, RecipeError
-from plait.members import trees
+from plait.members import linear, trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
 from plait.runs import files
@@ -114,6 +115,13 @@ class TestBaggedSelection:
         labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
         assert bagged(outputs, task(), labels, 20, 1, 0) == greedy(outputs, task(), labels, 20)
 
+    def test_only_one_selection_is_made_without_time(self) -> None:
+        labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
+        is_over = Deadline(ends=0.0)
+        once = bagged(outputs, task(), labels, 20, 2, 0, is_over)
+        assert once == bagged(outputs, task(), labels, 20, 20, 0, is_over)
+        assert once != bagged(outputs, task(), labels, 20, 20, 0)
+
     def test_a_single_model_has_all_weight(self) -> None:
         labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
         assert bagged(outputs[:1], task(), labels, 20, 20, 0) == [1.0]
@@ -185,6 +193,17 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def lined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an ensemble with a linear model, which has all weight but that of a network."""
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x.sum(1)})
+    overrides = ["training.epochs=1", "ensemble.folds=2", "ensemble.members={line: linear}"]
+    out = tmp_path_factory.mktemp("lined") / "run"
+    plait.fit(table, "y", overrides=overrides, out=out, quiet=True)
+    return out
+
+
 DAMAGES = {
     "unknown": lambda state: state.update(speed=1),
     "no columns": lambda state: state.pop("columns"),
@@ -193,6 +212,9 @@ DAMAGES = {
     "unknown in a bag": lambda state: state["bags"][0].update(kind="x"),
     "no bags": lambda state: state.update(bags=[]),
     "no target": lambda state: state.update(weights={}),
+    "no weights": lambda state: state["weights"]["y"].update(weights={}),
+    "weights of no sum": lambda state: state["weights"]["y"].update(weights={"forest": 0.0}),
+    "a temperature of 0": lambda state: state["weights"]["y"].update(temperature=0.0),
     "another view": lambda state: state["bags"][0].update(view="elsewhere", name="line"),
 }
 
@@ -210,6 +232,28 @@ def test_a_damaged_ensemble_is_refused(stacked: Path, tmp_path: Path, damage: st
 def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(stacked, tmp_path / "run"))
     (out / "members" / "ensemble.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "change"),
+    [
+        ("linear", "y/weight", lambda tensor: tensor * torch.nan),
+        ("linear", "y/weight", lambda tensor: tensor.repeat(1, 2)),
+        ("linear", "y/bias", lambda tensor: tensor.short()),
+        ("ensemble", "features/0/mean", lambda tensor: tensor * torch.nan),
+        ("ensemble", "features/0/scale", lambda tensor: tensor.repeat(2)),
+    ],
+)
+def test_tensors_that_cannot_answer_are_refused(
+    lined: Path, tmp_path: Path, name: str, tensor: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    out = Path(shutil.copytree(lined, tmp_path / "run"))
+    path = next((out / "members").rglob(f"{name}.safetensors"))
+    tensors, metadata = files.read_tensors(path)
+    tensors[tensor] = change(tensors[tensor])
+    files.write_tensors(path, tensors, metadata)  # as a stranger would: with the right checksum
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(out, quiet=True)
 
@@ -320,6 +364,27 @@ def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> Non
     validation = model.record["evaluation"]["validation"]["targets"]["y"]
     assert validation["rows"] == 24
     assert validation["metrics"]["r2"]["value"] > 0.9
+
+
+def test_a_member_whose_answers_are_no_numbers_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = linear.Linear.outputs
+
+    def no_numbers(*arguments: Any) -> list[dict[str, Tensor]]:
+        """Answer as a model does whose weights are no numbers."""
+        answers = outputs(*arguments)
+        return [{target: output * torch.nan for target, output in subset.items()} for subset in answers]
+
+    monkeypatch.setattr(linear.Linear, "outputs", no_numbers)
+    x = np.random.default_rng(0).normal(size=60)
+    table = pa.table({"x": x, "y": 2 * x})
+    members = "ensemble.members={forest: {name: trees, rounds: 5}, line: linear}"
+    out = tmp_path / "run"
+    model = plait.fit(table, "y", overrides=["training.epochs=1", "ensemble.folds=2", members], out=out)
+    assert "line" not in model.record["members"]["y"]
+    assert "line: left out of 'y', since some of its answers are no numbers" in capsys.readouterr().err
+    assert np.isfinite(plait.load(out, quiet=True).predict(table)["y"]).all()
 
 
 def grouped_rows() -> list[dict[str, object]]:

@@ -131,7 +131,17 @@ def test_unseen_categories_have_an_index_of_their_own() -> None:
 @pytest.mark.parametrize("cells", [[1e306, -1e308, 0.0, 1.7e308], [1e-310, 2e-310, 3e-310, 1e300]])
 def test_numbers_of_any_size_have_finite_features(cells: list[float]) -> None:
     modality = fit("number", cells * 10)
-    assert torch.isfinite(load(modality, cells).values.x).all()
+    values = load(modality, cells).values
+    assert torch.isfinite(values.x).all()
+    assert torch.isfinite(modality.raw(values)).all()
+
+
+def test_an_outlier_beyond_float32_leaves_a_straight_line() -> None:
+    cells = [float(i) for i in range(100)]
+    modality = fit("number", [*cells, 1e60])
+    line = modality.raw(load(modality, [10.0, 20.0, 30.0, 1e60]).values)[:, 0].tolist()
+    assert line[1] - line[0] == pytest.approx(line[2] - line[1], rel=1e-3)
+    assert line[2] < line[3] < 1e18
 
 
 def test_a_huge_number_is_far_out_not_at_the_middle() -> None:

@@ -168,7 +168,9 @@ class Features:
         for number, block in enumerate(state):
             fields = dict(block)
             scale = tensors[f"{number}/scale"]
-            fields["mean"] = tensors[f"{number}/mean"].numpy()
+            mean = tensors[f"{number}/mean"]
+            _check(mean, scale, is_dense=fields["form"] == "dense")
+            fields["mean"] = mean.numpy()
             fields["scale"] = scale.numpy()
             fields["reduction"] = Reduction.from_tensors(
                 tensors[f"{number}/columns"], tensors[f"{number}/directions"], len(scale)
@@ -238,6 +240,16 @@ class _Cells:
         summarise = KINDS[self.modality.layout.kind]
         # modalities cut a long recording into windows
         return mean_of_several(summarise(media).float(), media.count_B)
+
+
+def _check(mean: Tensor, scale: Tensor, is_dense: bool) -> None:
+    """Raise `ValueError` unless these can be the means and scales of one input. Counts have a mean of 0."""
+    means = len(scale) if is_dense and scale.ndim else 1
+    if scale.ndim != 1 or mean.shape != (means,):
+        raise ValueError(f"means of shape {tuple(mean.shape)} do not go with scales of {tuple(scale.shape)}")
+    for tensor in (mean, scale):
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError("a mean or a scale is no finite number in float32")
 
 
 def _fit(view: str, column: str, cells: _Cells) -> _Fitted:

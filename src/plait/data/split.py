@@ -287,8 +287,9 @@ def _named_sides(table: Table, column: str) -> np.ndarray:
 def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Split:
     """Deal whole groups, in random order, until a side has its share of the rows.
 
-    The first groups test, the next ones validate, and all others train. A row without a group trains: nobody
-    can say with which rows it belongs. Raises `TableError` for fewer than two groups.
+    The first groups test, the next ones validate, and all others train, as does a group of more than half of
+    the rows. A row without a group trains: nobody can say with which rows it belongs. Raises `TableError` for
+    fewer than two groups.
     """
     cells = table.column(column)
     has_group = cells.is_valid().to_numpy()
@@ -303,6 +304,9 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
             f"needs two or more. Choose another column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
+    # A group of more than half of the rows trains: else hardly a row might be left to learn from.
+    is_large = np.bincount(groups)[order] > len(groups) / 2
+    order = np.concatenate([order[~is_large], order[is_large]])
     sizes = np.bincount(groups)[order]
     rows_before = np.cumsum(sizes) - sizes  # in all groups that come before
 

@@ -164,36 +164,38 @@ class Pretrained(FrozenEncoder):
         name = _model_name(config, modality)
         weights.check_modality(name, modality)
         folder = weights.find(name)
-        architecture = weights.read_json(folder, "config.json")
-        networks.check_modality(name, architecture, modality)
+        with inputs.reading(name):
+            architecture = weights.read_json(folder, "config.json")
+            networks.check_modality(name, architecture, modality)
 
-        pool: str = config.pool
-        if pool == "auto":
-            pool = inputs.pooling(folder, architecture, modality)
-        if pool == "none" and modality == "video":
-            raise RecipeError(
-                "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
-                "pooler"
-            )
+            pool: str = config.pool
+            if pool == "auto":
+                pool = inputs.pooling(folder, architecture, modality)
+            if pool == "none" and modality == "video":
+                raise RecipeError(
+                    "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
+                    "pooler"
+                )
 
-        unit = config.unit
-        if unit is None:
-            unit = _normalises(folder)
-        settings = {
-            "model": name,
-            "pool": pool,
-            "unit": unit,
-            "architecture": architecture,
-            "identity": weights.identity(folder),
-            "chunks": _chunks(config, rows, inputs.longest_text(folder, architecture)),
-            **_mode(config.mode, rows),
-        }
+            unit = config.unit
+            if unit is None:
+                unit = _normalises(folder)
+            settings = {
+                "model": name,
+                "pool": pool,
+                "unit": unit,
+                "architecture": architecture,
+                "identity": weights.identity(folder),
+                "chunks": _chunks(config, rows, inputs.longest_text(folder, architecture)),
+                **_mode(config.mode, rows),
+            }
         return config.model_copy(update=settings)
 
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
         """Return the options of the modality that give the network the input it was trained on."""
-        options = inputs.asked(config.model, config.architecture, modality)
+        with inputs.reading(config.model):
+            options = inputs.asked(config.model, config.architecture, modality)
         if modality != "text":
             return options
         longest = read_as(int, options["max_tokens"])

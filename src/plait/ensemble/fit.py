@@ -123,8 +123,13 @@ def _weigh(
     scores = {}
     for target, task in shared.fitting.tasks.items():
         labels, labelled = shared.examples.target(target)
-        weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed)
+        deadline = shared.fitting.deadline
+        weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed, deadline)
         candidates = out_of_fold.of_target(target)
+        for name in out_of_fold.invalid(target):
+            shared.fitting.screen.say(
+                f"{name}: left out of '{target}', since some of its answers are no numbers"
+            )
         folds = shared.stacking_folds
         out_of_fold.mixtures[target] = cross_fit_mixture(weighing, candidates, folds)
         of_members = member_scores(out_of_fold, target, weighing, folds, by_name)

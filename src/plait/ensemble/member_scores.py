@@ -78,8 +78,10 @@ def _gain(
     """Return what the metric of out-of-fold answers loses without a member, above 0 if it helps.
 
     The others share its weight in proportion to theirs. Where they have none, they are weighed anew. Return
-    None for the only member.
+    None for the only member, and after the deadline: gains are only shown.
     """
+    if weighing.deadline.is_over:
+        return None
     task = out_of_fold.tasks[target]
     mixture = out_of_fold.mixtures[target]
     without = mixture.without(name)

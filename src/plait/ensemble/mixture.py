@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from plait.recipe.sections import STACK
 from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
+
+ROUNDING = 1e-3  # of the sum of all weights
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ class Mixture:
     def from_state(cls, state: object, tensors: dict[str, Tensor]) -> Mixture:
         """Invert `state` and `tensors`. Raises `ValueError` or `KeyError` if they do not fit."""
         saved = _Saved.model_validate(state)
+        total = sum(saved.weights.values())
+        if abs(total - 1) > ROUNDING:
+            raise ValueError(f"the weights of a mixture add up to {total:g}, expected 1")
         stack = None
         if saved.stacked:
             stack = Stack(saved.stacked, tensors["weight"], tensors["bias"])
@@ -116,9 +122,9 @@ class _Saved(BaseModel):
     """What is saved of a mixture."""
 
     model_config = ConfigDict(extra="forbid")
-    weights: dict[str, float]
-    temperatures: dict[str, float]
-    temperature: float
+    weights: dict[str, Annotated[float, Field(ge=0)]]
+    temperatures: dict[str, Annotated[float, Field(gt=0)]]
+    temperature: float = Field(gt=0)
     offset: float = 0.0
     stacked: list[str]
 

@@ -35,6 +35,11 @@ class OutOfFoldPrediction:
     outputs: Tensor
     mask: Tensor
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether each row with a prediction has one that is a number."""
+        return not bool(self.outputs[self.mask].isnan().any())
+
     def cooled(self, temperature: float) -> OutOfFoldPrediction:
         """Divide the outputs by a temperature."""
         return OutOfFoldPrediction(self.outputs / temperature, self.mask)
@@ -135,12 +140,23 @@ class OutOfFoldEnsemble:
             (self.predictions[member.name],) = member.predict(examples, [columns], tasks)
 
     def of_target(self, target: str) -> dict[str, OutOfFoldPrediction]:
-        """Return the predictions of a target from all columns, by member."""
+        """Return the predictions of a target from all columns, by member.
+
+        Those that are no numbers are left out.
+        """
         by_member = {}
         for name, by_target in self.predictions.items():
-            if target in by_target:
+            if target in by_target and by_target[target].is_valid:
                 by_member[name] = by_target[target]
         return by_member
+
+    def invalid(self, target: str) -> list[str]:
+        """Return the members whose predictions of a target are no numbers."""
+        names = []
+        for name, by_target in self.predictions.items():
+            if target in by_target and not by_target[target].is_valid:
+                names.append(name)
+        return names
 
     def scored(self, target: str) -> Tensor:
         """Return which of the N examples a target is scored on: a mask (N,).

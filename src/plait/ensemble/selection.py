@@ -6,31 +6,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction
 
 MIN_WEIGHT = 0.05  # a smaller one becomes zero: such a member takes as long to answer as any other
 
 
 def bagged(
-    outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int, bags: int, seed: int
+    outputs: list[Tensor],
+    task: Prediction,
+    target: Tensor,
+    rounds: int,
+    bags: int,
+    seed: int,
+    deadline: Deadline = NO_LIMIT,
 ) -> list[float]:
     """Return the weight of each model: its mean over `bags` greedy selections.
 
     Each selection is by rows drawn with replacement; a single one is by all rows. One selection would pick
     the models that these rows happen to flatter, the more so the fewer the rows ("Bagging predictors",
     Breiman 1996). All models take part in each: among some of them, a selection that lacks the best one
-    gives its weight to worse ones.
+    gives its weight to worse ones. From the deadline on there is no other selection.
     """
     if bags == 1 or len(outputs) == 1:
         return greedy(outputs, task, target, rounds)
     rng = np.random.default_rng(seed)
     total = np.zeros(len(outputs))
-    for _ in range(bags):
+    selections = 0
+    while selections < bags and not (selections and deadline.is_over):
         rows = torch.from_numpy(rng.integers(0, len(target), len(target)))
         drawn_outputs = [output[rows] for output in outputs]
         total += greedy(drawn_outputs, task, target[rows], rounds)
+        selections += 1
 
-    weights = total / bags
+    weights = total / selections
     # Where all weights are small, the largest one stays.
     weights[weights < min(MIN_WEIGHT, weights.max())] = 0.0
     return (weights / weights.sum()).tolist()

@@ -167,6 +167,9 @@ class Turns:
         repeats = range(1, len(self.shared.repeats))
         if not repeats or not self.trained:
             return
+        if self.deadline.is_over:
+            self.screen.say("time limit: no time is left for other sets of folds")
+            return
         weights = self._weights()
         worth = []
         for training in self.trained:
@@ -252,14 +255,15 @@ class Turns:
             if training.name not in self.predictions:
                 self.predictions[training.name] = training.predict()
             by_target = self.predictions[training.name]
-            if target in by_target:
+            if target in by_target and by_target[target].is_valid:
                 by_member[training.name] = by_target[target]
         return by_member
 
     def _weighing(self, target: str) -> Weighing:
         fitting = self.shared.fitting
         labels, labelled = self.shared.examples.target(target)
-        return Weighing(fitting.tasks[target], labels, labelled, fitting.plan.ensemble, fitting.plan.seed)
+        options, seed = fitting.plan.ensemble, fitting.plan.seed
+        return Weighing(fitting.tasks[target], labels, labelled, options, seed, self.deadline)
 
     def _weights(self) -> dict[str, float]:
         """Return the largest weight of each member among all targets, by what it has predicted so far."""

@@ -14,6 +14,7 @@ from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, pre
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import solve, space_of
 from plait.recipe.sections import OWN_NETWORK, STACK
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
@@ -25,7 +26,7 @@ MEAN = ""  # the mean of the complete members, as a candidate; no member has an 
 class Weighing:
     """What the members of one target are weighed by: labels for N rows, and the ensemble's options.
 
-    Rows have a label where `labelled` (N,) is True.
+    Rows have a label where `labelled` (N,) is True. After the `deadline`, weights are chosen less carefully.
     """
 
     task: Prediction
@@ -33,6 +34,7 @@ class Weighing:
     labelled: Tensor
     options: EnsemblePlan
     seed: int
+    deadline: Deadline = NO_LIMIT
 
     def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
         """Return the labelled rows that all of these predict: (N,), True in such a row."""
@@ -57,7 +59,8 @@ class Weighing:
         rows = self.rows(*candidates.values())
         outputs = [prediction.outputs[rows] for prediction in candidates.values()]
         target = self.target[rows]
-        weights = bagged(outputs, self.task, target, self.options.rounds, self.options.bags, self.seed)
+        options = self.options
+        weights = bagged(outputs, self.task, target, options.rounds, options.bags, self.seed, self.deadline)
         return dict(zip(candidates, weights, strict=True))
 
 

@@ -24,10 +24,12 @@ from plait.runs.deadline import Deadline, OutOfTime
 from plait.table.json import read_as
 from plait.tasks.base_prediction import Prediction
 
+MAX_STRENGTH = 1e9  # of the penalty: a larger one leaves no weight, and its products overflow
+
 
 def _are_strengths(strengths: tuple[float, ...]) -> tuple[float, ...]:
-    if min(strengths, default=0) < 0:
-        raise ValueError("expected numbers of 0 or more")
+    if not all(0 <= strength <= MAX_STRENGTH for strength in strengths):
+        raise ValueError(f"expected numbers from 0 to {MAX_STRENGTH:g}")
     return strengths
 
 
@@ -147,10 +149,17 @@ class Linear(Member):
 
     @classmethod
     def load(cls, config: Config, folder: Path, view: View | None) -> Linear:
-        """Invert `save`."""
+        """Invert `save`. Raises `ArtifactError` unless the file holds linear models."""
         path = folder / "linear.safetensors"
         tensors, metadata = files.read_tensors(path)
-        absent = read_as(list[str], json.loads(metadata["absent"]))
+        return files.load_part(
+            f"'{path}'", lambda: cls._from_tensors(tensors, metadata["absent"], config.ngrams)
+        )
+
+    @classmethod
+    def _from_tensors(cls, tensors: dict[str, Tensor], text: str, ngrams: bool) -> Linear:
+        """Invert `save`. Raises `ValueError` for what cannot be linear models."""
+        absent = read_as(list[str], json.loads(text))
         weights = {}
         biases = {}
         for name, tensor in tensors.items():
@@ -158,7 +167,11 @@ class Linear(Member):
                 weights[name.removesuffix("/weight")] = tensor
             elif name.endswith("/bias"):
                 biases[name.removesuffix("/bias")] = tensor
-        return cls(weights, biases, absent, config.ngrams)
+        if not weights or set(weights) != set(biases):
+            raise ValueError("a weight has no bias, or a bias no weight")
+        for target, weight in weights.items():
+            _check(weight, biases[target])
+        return cls(weights, biases, absent, ngrams)
 
 
 component = Linear
@@ -186,6 +199,17 @@ class _Rows:
         """Take the rows of a side that have a label. `xs` are the matrices of all its rows."""
         rows, y = lesson.labelled(target, side)
         return cls([x[rows] for x in xs], y)
+
+
+def _check(weight: Tensor, bias: Tensor) -> None:
+    """Raise `ValueError` unless weight and bias are those of one linear model."""
+    if weight.ndim != 2 or bias.ndim > 1 or bias.numel() != weight.shape[1]:
+        raise ValueError(
+            f"a weight of shape {tuple(weight.shape)} does not go with a bias of {tuple(bias.shape)}"
+        )
+    for tensor in (weight, bias):
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError("a weight or a bias is no finite number in float32")
 
 
 def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]:

@@ -229,6 +229,8 @@ class TabM(Member):
             expected |= files.prefixed(f"{number}/", network.state_dict())
             expected |= files.prefixed(_inputs(number), {"mean": numbers, "scale": numbers})
         files.check_shapes(path, weights, expected)
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError("a weight is no finite number")
 
         member = cls(config)
         for number, (target, shape) in enumerate(saved.shapes.items()):

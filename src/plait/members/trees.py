@@ -210,7 +210,7 @@ def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) 
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
         "feature_fraction_bynode": config.colsample_split,
         "extra_trees": config.random_thresholds,
-        "bagging_fraction": config.subsample,
+        "bagging_fraction": max(config.subsample, min(1.0, 2 / max(rows, 1))),  # LightGBM needs a row
         "bagging_freq": 1,
         "max_bin": 63,
         "seed": seed,
@@ -289,7 +289,7 @@ def _fit_target(
     folds = []
     for lesson, rows in zip(lessons, described(lessons, target, config.statistics), strict=True):
         folds.append(_Fold.of(config, task, rows, lesson.seed))
-    if not folds[0].jobs:
+    if not folds[0].jobs or not all(task.may_boost(fold.y) for fold in folds):
         return
     for members in (served, out_of_fold):
         for member, fold in zip(members, folds, strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from plait.errors import RecipeError
@@ -30,6 +31,18 @@ OF_WAVES = (
 
 # Types that take mel spectrograms as `audio` makes them.
 OF_SPECTRA = ("whisper", "clap")
+
+
+@contextmanager
+def reading(model: str) -> Iterator[None]:
+    """Raise `RecipeError` if an entry of the model's JSON files is not of the kind that is expected."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"a JSON file of '{model}', in {weights.find(model)}, has an entry that cannot be used: {error}; "
+            f"save or copy the model again"
+        ) from error
 
 
 def pooling(folder: Path, architecture: Architecture, modality: str) -> str:

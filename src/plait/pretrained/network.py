@@ -193,6 +193,13 @@ class Network:
 
         try:
             output, length_B = self._run(module, values, kind)
+        except IndexError as error:
+            if kind != "tokens":
+                raise
+            raise RecipeError(
+                f"'{self.model}' has no vector for a token of its tokenizer.json: its files are of different "
+                f"models; save the network and the tokenizer of one model"
+            ) from error
         except ValueError as error:
             raise RecipeError(
                 f"'{self.model}' does not take what the column's options make of cells: {error}"

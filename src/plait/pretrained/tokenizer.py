@@ -24,7 +24,10 @@ def load_tokenizer(name: str) -> Tokenizer:
             f"'{name}' has no tokenizer.json in {file.parent}; save one there with "
             f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers, written in Rust, raise `Exception` itself
+        raise RecipeError(f"'{file}' is no tokenizer: {error}; save or copy it again") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

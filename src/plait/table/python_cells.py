@@ -80,7 +80,7 @@ def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Ar
     if len(kinds) == 1:
         return _OF_KIND[next(iter(kinds))](values, name)
     if kinds <= NUMBERS:
-        return pa.array(values, pa.float64())
+        return _numbers(values)
     if kinds <= DECIMALS:
         return _decimals(values, name)
     if kinds <= INSTANTS:
@@ -108,6 +108,15 @@ def _strings(values: Sequence[object], name: str) -> pa.Array | pa.ChunkedArray:
             if isinstance(value, str):
                 check_characters(value, Position(name, row))
         raise
+
+
+def _numbers(values: Sequence[object]) -> pa.Array:
+    """Return whole numbers and floats as floats; as strings if one of them is beyond all floats."""
+    try:
+        # Arrow takes no whole number that a float rounds, so Python rounds it.
+        return pa.array([float(value) if isinstance(value, int) else value for value in values], pa.float64())
+    except OverflowError:
+        return pa.array(map(text_of, values), pa.string())
 
 
 def _integers(values: Sequence[object], name: str) -> pa.Array:

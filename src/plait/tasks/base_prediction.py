@@ -112,6 +112,11 @@ class Prediction(Task):
         """
 
     @hook
+    def may_boost(self, target: Tensor) -> bool:
+        """Return whether trees can learn from these labels of training rows."""
+        return True
+
+    @hook
     def label_numbers(self, target: Tensor) -> Tensor:
         """Return each label as numbers whose mean describes several labels, (B, numbers)."""
         return target.reshape(len(target), -1).float()

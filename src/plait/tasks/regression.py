@@ -274,6 +274,10 @@ class Regression(Prediction):
             target = target.clamp(min=TINY)  # LightGBM refuses labels that are all 0
         return [(self.scale.booster(), target)]
 
+    def may_boost(self, target: Tensor) -> bool:
+        """Return whether a number is above 0 on the log scale: 0 has no logarithm."""
+        return not self.is_log or bool((target > 0).any())
+
     def state(self) -> JSON:
         """Return what the labels of the training rows are like, and whether the scale is logarithmic."""
         return {**asdict(self.labels), "is_log": self.is_log}
