@@ -39,6 +39,7 @@ from measure import interval, machine, page, read_arguments, sample_table, table
 from plait.encoders.base import encoders
 from plait.modalities.base import modalities
 from plait.nn.batch import Values
+from plait.nn.summaries import mean_of_several
 from plait.samples import emoji, stamps
 from plait.table.table import Source
 from plait.table.write import write
@@ -191,7 +192,8 @@ def vectors(column: str, modality: str, cells: tuple[str | None, ...], root: Pat
     batches = []
     for rows in torch.arange(len(cells)).split(32):
         values = fitted.transform(loaded.values.take(rows), None)
-        batches.append(network.embed(values).x[:, 0].float() if network else moments(values))
+        x = network.embed(values).x[:, 0].float() if network else moments(values)
+        batches.append(mean_of_several(x, values.count_B))  # long cells are read in parts
     return (torch.cat(batches) * loaded.present[:, None]).numpy()
 
 
