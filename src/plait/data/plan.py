@@ -121,9 +121,9 @@ class Plan:
 
     def read(self, table: Table) -> Table:
         """Read a table's cells as the plan's columns write them, whatever type they come in."""
-        return read_cells(table, self.conventions).with_full_paths(self._columns_of_files())
+        return read_cells(table, self.conventions).with_full_paths(self.columns_of_files())
 
-    def _columns_of_files(self) -> set[str]:
+    def columns_of_files(self) -> set[str]:
         """Return the columns of the table whose cells may be paths."""
         names = {column.name for column in self.schema}
         files = set()

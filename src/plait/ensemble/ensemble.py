@@ -120,6 +120,11 @@ class Ensemble:
         self.columns = columns
         self.tasks = tasks
 
+    @property
+    def preprocessings(self) -> list[Preprocessing]:
+        """The ways in which the views prepare a table."""
+        return [view.preprocessing for view in self.views.values()]
+
     def prepare(
         self,
         table: Table,

@@ -101,6 +101,10 @@ class Category(ValueModality):
         hide = torch.rand(values.x.shape, generator=generator) < 0.02
         return Values(values.x.masked_fill(hide, 0))
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a category. Values that training did not see are accepted."""
+        return {"type": ["string", "number", "boolean"], "x-training": {"values": self.values}}
+
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
         return {"values": self.values}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,22 @@ def _full_paths(cells: pa.ChunkedArray, root: Path) -> pa.Array:
         return cell
 
     return pa.array([full(cell) for cell in cells.to_pylist()], cells.type)
+
+
+def stacked(tables: Sequence[Table]) -> Table:
+    """Return the rows of several tables as one, which is called and resolves paths as the first.
+
+    A column that a table lacks is null in its rows. Raises `pyarrow.ArrowInvalid` for columns of two types.
+    """
+    bad: dict[str, dict[int, str]] = {}
+    first = 0
+    for table in tables:
+        for column, reasons in table.bad.items():
+            moved = {row + first: reason for row, reason in reasons.items()}
+            bad.setdefault(column, {}).update(moved)
+        first += len(table)
+    data = pa.concat_tables([table.data for table in tables], promote_options="default")
+    return Table(data, tables[0].root, tables[0].name, bad=bad)
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:

@@ -1,0 +1,204 @@
+"""What a model takes: its columns as JSON Schema, and the cells of a request as rows of a table."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pyarrow as pa
+
+from plait.api.model import Model
+from plait.errors import PlaitError, nearest
+from plait.modalities.base import modalities
+from plait.serving.refusals import Refusal, wrong_cell
+from plait.table.json import JSON, JSONValue, read_list
+from plait.table.read import read
+from plait.table.schema import origin
+from plait.table.table import Table
+
+EXPECTED = "expected a file, as an upload, base64 or a data URI"
+LONGEST_PATH = 4096  # characters
+SHORTEST = 32  # characters of base64; no file of media is shorter, but words and paths may look like base64
+
+
+@dataclass(frozen=True)
+class Input:
+    """A column that a model reads. `schema` is that of a cell, and `missing` the share of training rows.
+
+    Cells of `media` are files. With `several`, a cell may hold more than one.
+    """
+
+    name: str
+    modality: str
+    schema: JSON
+    media: bool
+    several: bool
+    missing: float
+
+    @classmethod
+    def all_of(cls, model: Model) -> dict[str, Input]:
+        """Return the columns that a model reads, by name, in the table's order."""
+        preprocessing = model.artifact.preprocessing
+        names = [column.name for column in model.schema]
+        inputs: dict[str, Input] = {}
+        for name, modality in preprocessing.inputs.items():
+            column = origin(name, names)
+            # The sound of a video, or the text in an image, is read from the same cell.
+            if column in inputs and column != name:
+                continue
+            kind = model.plan.columns[name].modality.name
+            several = name in preprocessing.several
+            schema = _cell_schema(modality.cell_schema(), several)
+            missing = model.schema[column].missing / max(model.schema.rows, 1)
+            is_media = modalities.find(kind).media
+            inputs[column] = cls(column, kind, schema, is_media, several, missing)
+        return inputs
+
+
+def _cell_schema(schema: JSON, several: bool) -> JSON:
+    """Return the schema of a cell that may also be null, or hold several files."""
+    if several:
+        return {"anyOf": [schema, {"type": "array", "items": schema}, {"type": "null"}]}
+    kinds = schema.get("type")
+    if kinds is None:
+        return schema
+    listed = [kinds] if isinstance(kinds, str) else read_list(kinds)
+    return {**schema, "type": [*listed, "null"]}
+
+
+@dataclass
+class Reader:
+    """Reads the rows of requests as tables are read. With `files`, cells may be paths below that folder."""
+
+    model: Model
+    inputs: dict[str, Input] = field(init=False)
+    others: list[str] = field(init=False)
+    files: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.inputs = Input.all_of(self.model)
+        names = [column.name for column in self.model.schema]
+        self.others = [name for name in [*names, *self.model.targets] if name not in self.inputs]
+
+    def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
+        """Return rows as a typed table with all inputs. A cell that a row lacks is null.
+
+        Raises `Refusal` for an unknown column, and for a cell that holds no file where one is expected.
+        """
+        cells = []
+        for number, row in enumerate(rows):
+            cells.append({name: self._cell(number, name, row[name]) for name in row})
+        try:
+            table = self.model.plan.read(read(cells))
+        except PlaitError as error:
+            raise Refusal(422, str(error)) from None
+
+        data = table.data
+        for name in self.inputs:
+            if name not in data.column_names:
+                data = data.append_column(name, pa.nulls(len(table)))
+        ids = self.model.schema.of("id")
+        kept = [name for name in data.column_names if name in self.inputs or name in ids]
+        return Table(data.select(kept), Path(), "the request", bad=_only(table.bad, self.inputs))
+
+    def _cell(self, row: int, name: str, cell: object) -> object:
+        """Return a cell as a table has it: the bytes of files. Raises `Refusal`."""
+        known = self.inputs.get(name)
+        if known is None:
+            if name not in self.others:
+                hint = nearest(name, [*self.inputs, *self.others])
+                raise wrong_cell(row, name, f"the model knows no such column: {hint}")
+            return cell
+        if not known.media:
+            return cell
+        if not isinstance(cell, list):
+            content = self._content(row, name, cell)
+            return [content] if known.several and content is not None else content
+        if not known.several:
+            raise wrong_cell(row, name, f"{EXPECTED}; came a list, and training had one file in each cell")
+        contents = [self._content(row, name, entry) for entry in cell]
+        return [content for content in contents if content is not None]
+
+    def _content(self, row: int, name: str, cell: object) -> bytes | None:
+        """Return the bytes of a file; None for nothing. Raises `Refusal`."""
+        if isinstance(cell, bytes):
+            return cell or None
+        if cell is None or cell == "":
+            return None
+        if not isinstance(cell, str):
+            raise wrong_cell(row, name, f"{EXPECTED}; came {type(cell).__name__}")
+        content = self._file(cell) or _decoded(cell.strip())
+        if content is None:
+            paths = ", or a path below the folder of files" if self.files is not None else ""
+            raise wrong_cell(row, name, f"{EXPECTED}{paths}; came {_shown(cell)}")
+        if not content:
+            raise wrong_cell(row, name, "a data URI without content")
+        return content
+
+    def _file(self, cell: str) -> bytes:
+        """Return the content of a file below `files`; nothing for any other path."""
+        if self.files is None or len(cell) > LONGEST_PATH:
+            return b""
+        root = self.files.resolve()
+        try:
+            path = (root / cell).resolve()
+            if path.is_relative_to(root) and path.is_file():
+                return path.read_bytes()
+        except (OSError, ValueError):  # names that no file can have
+            pass
+        return b""
+
+
+def _only(bad: Mapping[str, Mapping[int, str]], names: Mapping[str, object]) -> dict[str, Mapping[int, str]]:
+    return {name: reasons for name, reasons in bad.items() if name in names}
+
+
+def _decoded(cell: str) -> bytes | None:
+    """Return the file that a data URI or base64 holds; None for other text."""
+    if cell[:5].lower() != "data:":
+        return _from_base64(cell) if len(cell) >= SHORTEST else None
+    head, comma, text = cell.partition(",")
+    if not comma:
+        return None
+    if head.lower().endswith(";base64"):
+        return _from_base64(text)
+    return unquote_to_bytes(text)
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Return the bytes that base64 writes, in either alphabet, with or without padding; None for others."""
+    letters = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _shown(cell: str) -> str:
+    """Return the beginning of a cell, for a message."""
+    return repr(cell if len(cell) <= 40 else f"{cell[:40]}...")
+
+
+def readable(rows: object, most: int) -> list[dict[str, object]]:
+    """Return a request's JSON as rows: an object is one, a list has one or more. Raises `Refusal`."""
+    if isinstance(rows, Mapping):
+        rows = [rows]
+    if not isinstance(rows, list):
+        raise Refusal(422, f"expected an object of columns and cells, or a list of such; came {_kind(rows)}")
+    if len(rows) > most:
+        message = f"expected at most {most:,} rows, came {len(rows):,}; send more to /predict/batch"
+        raise Refusal(413, message)
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise Refusal(422, f"row {number}: expected an object of columns and cells, came {_kind(row)}")
+    return rows
+
+
+def _kind(value: JSONValue | object) -> str:
+    """Return what a value of JSON is called."""
+    names = {bool: "a truth value", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return "null" if value is None else names.get(type(value), "something else")

@@ -1,0 +1,176 @@
+"""The service's OpenAPI description: the columns, ranges and answers of the very model that it serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from plait.media.kinds import BYTES, media_type
+from plait.prediction.examples import Example
+from plait.serving.answers import row_schema
+from plait.serving.bodies import FORM_TYPE, JSON_TYPE
+from plait.serving.inputs import Input
+from plait.serving.service import Service
+from plait.table.json import JSON
+
+ERROR: JSON = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {"type": "string"},
+        "cells": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "row": {"type": "integer"},
+                    "column": {"type": "string"},
+                    "problem": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+REASONS = {
+    400: "the body cannot be parsed",
+    401: "the token is missing or wrong",
+    408: "the request took too long to arrive",
+    413: "the request is too large",
+    415: "the body is neither JSON nor a form",
+    422: "a column is unknown, or a cell cannot be read",
+    429: "the service has too much to do; Retry-After says when to try again",
+}
+
+
+def row(service: Service) -> JSON:
+    """Return the JSON Schema of a row of a request."""
+    properties: JSON = {}
+    for name, known in service.reader.inputs.items():
+        properties[name] = {**known.schema, "description": described(known)}
+    for name in service.reader.others:
+        properties[name] = {"description": "not read; ids come back beside the answers"}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def described(known: Input) -> str:
+    """Say what a column is, and what the training rows had in it."""
+    sentences = [known.modality]
+    training = known.schema.get("x-training")
+    if isinstance(training, Mapping):
+        low, median, high = training.get("low"), training.get("median"), training.get("high")
+        if low is not None:
+            middle = f", half of them below {median:.4g}" if isinstance(median, float) else ""
+            sentences.append(f"in training from {_shown(low)} to {_shown(high)}{middle}")
+        values = training.get("values")
+        if isinstance(values, Sequence):
+            shown = ", ".join(map(str, values[:8]))
+            sentences.append(f"in training {shown}{', ...' if len(values) > 8 else ''}")
+    if known.missing:
+        sentences.append(f"missing in {known.missing:.2g} of the training rows")
+    return "; ".join(sentences)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def request_body(service: Service, one: bool = False) -> JSON:
+    """Return what a route says of its body: a row as JSON or as a form, or several rows as JSON."""
+    schema = row(service)
+    rows: JSON = {"type": "array", "items": schema, "maxItems": service.limits.rows}
+    examples: JSON = {}
+    for number, example in enumerate(service.examples):
+        cells: JSON = {name: cell for name, cell in example.values.items() if name in service.reader.inputs}
+        for name, paths in example.files.items():
+            if paths:
+                cells[name] = f"data:{_type_of(paths[0])};base64,..."
+        examples[f"row {number}"] = {"value": cells}
+    json_content: JSON = {"schema": schema if one else {"anyOf": [schema, rows]}}
+    if examples:
+        json_content["examples"] = examples
+    form: JSON = {"schema": _form(service)}
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: json_content, FORM_TYPE: form}}}
+
+
+def _type_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return media_type(file.read(32))
+    except OSError:
+        return BYTES
+
+
+def _form(service: Service) -> JSON:
+    """Return the JSON Schema of a row as a form: files are uploads, all else is text."""
+    properties: JSON = {}
+    for name, known in service.reader.inputs.items():
+        cell: JSON = {"type": "string", "description": described(known)}
+        if known.media:
+            cell |= {"format": "binary", "contentMediaType": _media_type(known)}
+        properties[name] = {"type": "array", "items": cell} if known.several else cell
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _media_type(known: Input) -> str:
+    text = json.dumps(known.schema)
+    for kind in ("image/*", "audio/*", "video/*"):
+        if kind in text:
+            return kind
+    return BYTES
+
+
+def responses(service: Service, answer: JSON) -> dict[int | str, JSON]:
+    """Return what a route may answer."""
+    answers: dict[int | str, JSON] = {
+        200: {"description": "the answers", "content": {JSON_TYPE: {"schema": answer}}}
+    }
+    for status, reason in REASONS.items():
+        answers[status] = {"description": reason, "content": {JSON_TYPE: {"schema": ERROR}}}
+    return answers
+
+
+def predicted(service: Service) -> JSON:
+    """Return the JSON Schema of the answers to rows."""
+    return {
+        "type": "object",
+        "required": ["answers", "warnings"],
+        "properties": {
+            "answers": {"type": "array", "items": row_schema(service.model)},
+            "warnings": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+
+
+def description(service: Service) -> JSON:
+    """Return what `/schema` says of the model: its inputs, answers, scores and examples."""
+    inputs = []
+    for known in service.reader.inputs.values():
+        inputs.append(
+            {
+                "name": known.name,
+                "modality": known.modality,
+                "description": described(known),
+                "schema": known.schema,
+                "media": _media_type(known) if known.media else None,
+                "several": known.several,
+                "missing": known.missing,
+            }
+        )
+    return {
+        "name": service.name,
+        "description": service.model.summary,
+        "inputs": inputs,
+        "targets": service.model.targets,
+        "alignments": service.model.alignments,
+        "answers": row_schema(service.model),
+        "examples": [_example(number, example) for number, example in enumerate(service.examples)],
+    }
+
+
+def _example(number: int, example: Example) -> JSON:
+    """Return an example: its values, and where its files are."""
+    files = {}
+    for column, paths in example.files.items():
+        files[column] = [f"examples/{path.name}" for path in paths]
+    return {"row": number, "values": example.values, "files": files}

@@ -1,0 +1,167 @@
+"""A trained model that answers requests: it reads their rows, decodes their files and gathers batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+
+from plait.api.model import Model
+from plait.prediction import examples
+from plait.serving.answers import as_rows
+from plait.serving.batching import Answered, Batcher
+from plait.serving.decoding import Decoder, preparations_of
+from plait.serving.inputs import Reader
+from plait.serving.limits import Limits
+from plait.serving.metrics import Metrics
+from plait.serving.refusals import Refusal, too_busy, unreadable
+from plait.table.json import JSON
+from plait.table.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+T = TypeVar("T")
+Rows = Sequence[Mapping[str, object]]
+
+
+class Service:
+    """A model, and what stands between it and strangers.
+
+    `files` is the folder that paths in requests may lead into; None: requests may name no file. `index` is
+    the place of the index that is searched, by default the one in the model's folder.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits | None = None,
+        files: str | Path | None = None,
+        index: str | Path | None = None,
+    ) -> None:
+        self.model = model
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.reader = Reader(model, Path(files) if files is not None else None)
+        self.index = index
+        self.examples = examples.load(model.folder)
+        self.is_ready = False
+        self._decoder: Decoder
+        self._batcher: Batcher
+
+    @property
+    def name(self) -> str:
+        """The name of the model: that of its folder."""
+        return self.model.folder.resolve().name
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start the workers and the model's thread; in the end answer what is waiting, and stop them."""
+        self._decoder = Decoder(preparations_of(self.model), self.limits, self.metrics)
+        self._batcher = Batcher(self.model, self._decoder, self.limits, self.metrics)
+        try:
+            # The first batch of a network takes far longer than others: no request waits for it.
+            if self.model.targets:
+                await self._answered([{}])
+            self.is_ready = True
+            yield
+        finally:
+            self.is_ready = False
+            await self._batcher.close()
+            self._decoder.close()
+
+    async def predict(self, rows: Rows, strict: bool = True) -> JSON:
+        """Answer rows. With `strict`, a cell that cannot be read refuses the request; else it is missing.
+
+        Raises `Refusal`.
+        """
+        async with self._in_time():
+            answered, warnings = await self._answered_with_warnings(rows)
+        if strict and answered.problems:
+            raise unreadable(answered.problems)
+        return {"answers": as_rows(answered.answers), "warnings": warnings}
+
+    async def embed(self, rows: Rows, column: str | None, alignment: str | None) -> JSON:
+        """Return a vector for each row. Raises `Refusal`."""
+        vectors = await self._called(
+            rows, lambda table: self.model.embed(table, column=column, alignment=alignment)
+        )
+        return {"embeddings": vectors.tolist()}
+
+    async def search(
+        self,
+        row: Mapping[str, object],
+        k: int,
+        column: str | None,
+        where: str | None,
+        exact: bool,
+        alignment: str | None,
+    ) -> JSON:
+        """Return the rows of the index that fit a query best. Raises `Refusal`."""
+
+        def search(table: pa.Table) -> pa.Table:
+            (query,) = table.to_pylist()
+            cells = {name: cell for name, cell in query.items() if cell is not None}
+            return self.model.search(cells, k, column, where, self.index, exact=exact, alignment=alignment)
+
+        return {"rows": as_rows(await self._called([row], search))}
+
+    async def classify(
+        self,
+        rows: Rows,
+        labels: Sequence[str],
+        column: str | None,
+        templates: Sequence[str],
+        threshold: float | None,
+        text: str | None,
+        alignment: str | None,
+    ) -> JSON:
+        """Label a cell of each row with labels that the model was not trained for. Raises `Refusal`."""
+
+        def classify(table: pa.Table) -> pa.Table:
+            return self.model.classify(table, labels, column, templates, threshold, text, alignment=alignment)
+
+        return {"answers": as_rows(await self._called(rows, classify))}
+
+    async def _called(self, rows: Rows, function: Callable[[pa.Table], T]) -> T:
+        """Decode the files of rows, and run something with their table in the model's thread."""
+        async with self._in_time():
+            table = await asyncio.to_thread(self.reader.read, rows)
+            cells = await self._decoder.decode(table)
+            problems = self._decoder.problems(table, cells)
+            if problems:
+                raise self._refused(problems)
+            return await self._batcher.call(lambda: function(table.data), cells)
+
+    def _refused(self, problems: Sequence[Problem]) -> Refusal:
+        for problem in problems:
+            self.metrics.bad_cells.labels(problem.column).inc()
+        return unreadable(problems)
+
+    async def _answered(self, rows: Rows) -> Answered:
+        answered, _ = await self._answered_with_warnings(rows)
+        return answered
+
+    async def _answered_with_warnings(self, rows: Rows) -> tuple[Answered, list[str]]:
+        table = await asyncio.to_thread(self.reader.read, rows)
+        cells = await self._decoder.decode(table)
+        answered = await self._batcher.answer(table, cells)
+        for problem in answered.problems:
+            self.metrics.bad_cells.labels(problem.column).inc()
+        return answered, self.model.unseen(table)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Refuse what cannot be answered within the bound on latency, at once if that is foreseeable."""
+        wait = self._batcher.wait
+        if wait > self.limits.latency:
+            raise too_busy(wait)
+        try:
+            async with asyncio.timeout(self.limits.latency):
+                yield
+        except TimeoutError:
+            raise too_busy(self._batcher.wait) from None
