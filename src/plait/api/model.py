@@ -317,10 +317,14 @@ class Model:
 
     def typed(self, table: Table) -> Table:
         """Read a table's cells as training wrote them, and warn of values that training has not seen."""
-        typed = with_image_texts(self.plan.read(table), self.plan.columns, self._screen, cells=self.cells)
+        typed = self.with_texts(self.plan.read(table))
         for warning in self.unseen(typed):
             self._screen.warn(warning)
         return typed
+
+    def with_texts(self, table: Table) -> Table:
+        """Add the texts in images to a typed table, where the model reads them."""
+        return with_image_texts(table, self.plan.columns, self._screen, cells=self.cells)
 
     def unseen(self, table: Table) -> list[str]:
         """Return a warning for each column of a typed table with values that training has not seen."""

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from plait import __version__
-from plait.serving import openapi
+from plait.serving import openapi, streaming
 from plait.serving.bodies import read_rows
 from plait.serving.gate import Gate
 from plait.serving.refusals import Refusal
@@ -106,6 +106,18 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         ] = True,
     ) -> JSONResponse:
         return JSONResponse(await service.predict(await read_rows(request, service.limits), strict))
+
+    @app.post(
+        "/predict/batch",
+        summary="Predict the targets of a stream of rows",
+        description="Rows come as JSON Lines or as an Arrow stream, and so do the answers, in their order. A "
+        "cell that cannot be read is missing, and `problem` says why. A line that is no row is answered by a "
+        "line with `error`.",
+        responses=openapi.stream_responses(service),
+        openapi_extra=openapi.stream_body(),
+    )
+    async def predict_batch(request: Request) -> Response:
+        return await streaming.answer(request, service)
 
 
 def _add_embed(app: FastAPI, service: Service) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from plait.serving.inputs import readable
 from plait.serving.limits import Limits
-from plait.serving.refusals import Refusal
+from plait.serving.refusals import Refusal, too_large
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 MOST_PARTS = 10_000  # of a form
@@ -47,11 +47,6 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     except ClientDisconnect:
         raise Refusal(400, "the request was cut short") from None
     return bytes(pieces)
-
-
-def too_large(limits: Limits) -> Refusal:
-    """Refuse a request for its size."""
-    return Refusal(413, f"expected at most {limits.body:,} bytes")
 
 
 def parse_json(text: bytes) -> object:

@@ -18,7 +18,7 @@ from plait.serving.decoding import Decoder, preparations_of
 from plait.serving.inputs import Reader
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
-from plait.serving.refusals import Refusal, too_busy, unreadable
+from plait.serving.refusals import too_busy, unreadable
 from plait.table.json import JSON
 from plait.table.problems import Problem
 
@@ -66,7 +66,7 @@ class Service:
         try:
             # The first batch of a network takes far longer than others: no request waits for it.
             if self.model.targets:
-                await self._answered([{}])
+                await self.answer([{}])
             self.is_ready = True
             yield
         finally:
@@ -80,10 +80,19 @@ class Service:
         Raises `Refusal`.
         """
         async with self._in_time():
-            answered, warnings = await self._answered_with_warnings(rows)
+            answered = await self.answer(rows)
         if strict and answered.problems:
             raise unreadable(answered.problems)
-        return {"answers": as_rows(answered.answers), "warnings": warnings}
+        return {"answers": as_rows(answered.answers), "warnings": answered.warnings}
+
+    async def answer(self, rows: Rows) -> Answered:
+        """Answer rows, however long it takes; a cell that cannot be read is missing. Raises `Refusal`."""
+        table = await asyncio.to_thread(self.reader.read, rows)
+        cells = await self._decoder.decode(table)
+        answered = await self._batcher.answer(table, cells)
+        self._count(answered.problems)
+        answered.warnings = self.model.unseen(table)
+        return answered
 
     async def embed(self, rows: Rows, column: str | None, alignment: str | None) -> JSON:
         """Return a vector for each row. Raises `Refusal`."""
@@ -134,25 +143,14 @@ class Service:
             cells = await self._decoder.decode(table)
             problems = self._decoder.problems(table, cells)
             if problems:
-                raise self._refused(problems)
+                self._count(problems)
+                raise unreadable(problems)
             return await self._batcher.call(lambda: function(table.data), cells)
 
-    def _refused(self, problems: Sequence[Problem]) -> Refusal:
+    def _count(self, problems: Sequence[Problem]) -> None:
+        """Count cells that could not be read."""
         for problem in problems:
             self.metrics.bad_cells.labels(problem.column).inc()
-        return unreadable(problems)
-
-    async def _answered(self, rows: Rows) -> Answered:
-        answered, _ = await self._answered_with_warnings(rows)
-        return answered
-
-    async def _answered_with_warnings(self, rows: Rows) -> tuple[Answered, list[str]]:
-        table = await asyncio.to_thread(self.reader.read, rows)
-        cells = await self._decoder.decode(table)
-        answered = await self._batcher.answer(table, cells)
-        for problem in answered.problems:
-            self.metrics.bad_cells.labels(problem.column).inc()
-        return answered, self.model.unseen(table)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
