@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -147,8 +148,11 @@ def _add_embed(app: FastAPI, service: Service) -> None:
 def _add_search(app: FastAPI, service: Service) -> None:
     found: JSON = {
         "type": "object",
-        "required": ["rows"],
-        "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+        "required": ["rows", "files"],
+        "properties": {
+            "rows": {"type": "array", "items": {"type": "object"}},
+            "files": {"type": "array", "items": {"type": "object"}},
+        },
     }
     classified: JSON = {
         "type": "object",
@@ -176,6 +180,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
         if len(rows) != 1:
             raise Refusal(422, f"expected one row, the query; came {len(rows)}")
         return JSONResponse(await service.search(rows[0], k, in_, where, exact, alignment))
+
+    @app.get("/media", summary="Return a file of a row of the index", response_class=FileResponse)
+    async def media(row: int, column: str, alignment: str) -> FileResponse:
+        path, kind = await asyncio.to_thread(service.gallery.file, row, column, alignment)
+        return FileResponse(path, media_type=kind)
 
     @app.post(
         "/classify",

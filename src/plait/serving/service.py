@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from plait.api.model import Model
+from plait.errors import PlaitError
 from plait.prediction import examples
+from plait.retrieval.rows import ROW
+from plait.retrieval.space import Space
 from plait.serving.answers import as_rows
 from plait.serving.batching import Answered, Batcher
 from plait.serving.decoding import Decoder, preparations_of
+from plait.serving.gallery import Gallery
 from plait.serving.inputs import Reader
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
-from plait.serving.refusals import too_busy, unreadable
+from plait.serving.refusals import Refusal, too_busy, unreadable
 from plait.table.json import JSON
 from plait.table.problems import Problem
 
@@ -47,7 +51,7 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.reader = Reader(model, Path(files) if files is not None else None)
-        self.index = index
+        self.gallery = Gallery(model, index)
         self.examples = examples.load(model.folder)
         self.is_ready = False
         self._decoder: Decoder
@@ -65,8 +69,7 @@ class Service:
         self._batcher = Batcher(self.model, self._decoder, self.limits, self.metrics)
         try:
             # The first batch of a network takes far longer than others: no request waits for it.
-            if self.model.targets:
-                await self.answer([{}])
+            await (self.answer([{}]) if self.model.targets else self.embed([{}], None, None))
             self.is_ready = True
             yield
         finally:
@@ -112,12 +115,26 @@ class Service:
     ) -> JSON:
         """Return the rows of the index that fit a query best. Raises `Refusal`."""
 
+        space = self._space(alignment)
+        index = self.gallery.index(space)
+
         def search(table: pa.Table) -> pa.Table:
             (query,) = table.to_pylist()
-            cells = {name: cell for name, cell in query.items() if cell is not None}
-            return self.model.search(cells, k, column, where, self.index, exact=exact, alignment=alignment)
+            cells = {name: query[name] for name in space.columns if query.get(name) is not None}
+            return self.model.search(
+                cells, k, column, where, index, exact=exact, alignment=space.name, numbered=True
+            )
 
-        return {"rows": as_rows(await self._called([row], search))}
+        found = await self._called([row], search)
+        files = self.gallery.addresses(found, space.name)
+        return {"rows": as_rows(found.drop_columns(ROW)), "files": files}
+
+    def _space(self, alignment: str | None) -> Space:
+        """Return the space of an alignment, or of the only one. Raises `Refusal`."""
+        try:
+            return Space.of(self.model.network, alignment)
+        except PlaitError as error:
+            raise Refusal(422, str(error)) from None
 
     async def classify(
         self,
