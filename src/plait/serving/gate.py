@@ -64,10 +64,6 @@ class Gate:
                 await _refuse(watched, refusal)
             else:
                 await self._app(scope, receive, watched)
-        except Refusal as refusal:
-            # A stream that has begun can only be cut off.
-            if not has_begun:
-                await _refuse(watched, refusal)
         except Exception:  # the caller learns that it is a bug, and the log says which
             traceback.print_exc(file=sys.stderr)
             if not has_begun:

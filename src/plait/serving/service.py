@@ -69,7 +69,10 @@ class Service:
         self._batcher = Batcher(self.model, self._decoder, self.limits, self.metrics)
         try:
             # The first batch of a network takes far longer than others: no request waits for it.
-            await (self.answer([{}]) if self.model.targets else self.embed([{}], None, None))
+            if self.model.targets:
+                await self.answer([{}])
+            else:
+                await self.embed([{}], None, next(iter(self.model.alignments)))
             self.is_ready = True
             yield
         finally:

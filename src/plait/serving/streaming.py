@@ -6,7 +6,9 @@ Rows are answered in the order in which they come. Neither the rows nor the answ
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -42,9 +44,11 @@ class Streamed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces one by one."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        # A response that has begun can only be cut off, which the client notices by the missing end.
+        with contextlib.suppress(Refusal):
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
 
 async def answer(request: Request, service: Service) -> Streamed:
@@ -130,10 +134,11 @@ async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]
     rest = b""
     async for piece in _pieces(request, limits):
         *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > limits.body:
+        short = list(itertools.takewhile(lambda line: len(line) <= limits.body, lines))
+        for first in range(0, len(short), limits.batch):
+            yield short[first : first + limits.batch]
+        if len(short) < len(lines) or len(rest) > limits.body:
             raise too_large(limits)
-        for first in range(0, len(lines), limits.batch):
-            yield lines[first : first + limits.batch]
     if rest.strip():
         yield [rest]
 
