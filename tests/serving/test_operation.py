@@ -211,3 +211,14 @@ def test_an_empty_token_is_none_at_all(
     (tmp_path / "token").write_text("\n")
     assert run(["serve", str(model.folder), "--token-file", str(tmp_path / "token")]) == 1
     assert "is empty" in capsys.readouterr().err
+
+
+def test_a_service_that_cannot_start_says_so(
+    model: plait.Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("plait.serving.service.Decoder", fail)
+    assert run(["serve", str(model.folder), "--port", "0"]) == 1
+    assert "could not start" in capsys.readouterr().err

@@ -84,7 +84,7 @@ class Service:
             row: dict[str, object] = dict(example.values)
             for name, paths in example.files.items():
                 contents = [path.read_bytes() for path in paths]
-                row[name] = contents if self.reader.inputs[name].several else contents[0]
+                row[name] = contents if len(contents) > 1 else next(iter(contents), None)
             rows.append({name: row[name] for name in self.reader.inputs if name in row})
         if self.model.targets:
             await self.answer(rows)
