@@ -47,7 +47,8 @@ class Server(uvicorn.Server):
         """
         self._say = started
         # A service that is told to stop has done what it should.
-        with self._listener, contextlib.suppress(KeyboardInterrupt):
+        # One that cannot begin would end the process.
+        with self._listener, contextlib.suppress(KeyboardInterrupt, SystemExit):
             self.run([self._listener])
         if not self.started:
             raise PlaitError("the service could not start; the lines above say why")
