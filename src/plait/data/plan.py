@@ -125,7 +125,7 @@ class Plan:
 
     def columns_of_files(self) -> set[str]:
         """Return the columns of the table whose cells may be paths."""
-        names = {column.name for column in self.schema}
+        names = self.schema.table_columns
         files = set()
         for name, column in self.columns.items():
             if modalities.find(column.modality.name).media:
