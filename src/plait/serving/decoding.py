@@ -6,10 +6,13 @@ import asyncio
 import json
 import math
 import multiprocessing
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -26,7 +29,9 @@ from plait.table.schema import TEXT, origin
 from plait.table.table import Table
 
 PATIENCE = 2  # times the time of the processor that a file may take by the clock
+LONGEST_START = 60  # seconds until a new process is ready
 LONGEST_HEADER = 1 << 20  # bytes of a reply
+LONGEST_NOTE = 300  # characters
 STOPPED = "decoding it takes too much time or memory, so it was stopped"
 
 Key = tuple[str, bytes]  # the identity of a preparation, and the digest of a file
@@ -34,7 +39,7 @@ Key = tuple[str, bytes]  # the identity of a preparation, and the digest of a fi
 
 def preparations_of(model: Model) -> dict[str, list[Preparation]]:
     """Return how files of each column are prepared: for the network, and for each view of an ensemble."""
-    names = [column.name for column in model.schema]
+    names = model.schema.table_columns
     found: dict[str, dict[str, Preparation]] = {}
     for preprocessing in [*model.answering.preprocessings, model.network.preprocessing]:
         for name, modality in preprocessing.inputs.items():
@@ -193,12 +198,16 @@ def _contents(cells: Sequence[object]) -> Iterator[bytes]:
                 yield entry
 
 
-def _received(pipe: Connection, preparations: Sequence[Preparation]) -> list[Cell]:
-    """Read what a worker replies. Raises `ValueError` for what no worker of plait would send."""
-    headers = json.loads(pipe.recv_bytes(LONGEST_HEADER))
+def _received(pipe: Connection, preparations: Sequence[Preparation]) -> tuple[list[Cell], bool]:
+    """Read what a worker replies: the cells, and whether it has ended itself.
+
+    A worker that a file has taken over may send anything. Raises `ValueError`, `TypeError` or `KeyError` for
+    what no worker of plait would send.
+    """
+    reply = json.loads(pipe.recv_bytes(LONGEST_HEADER))
     cells = []
-    for header, preparation in zip(headers, preparations, strict=True):
-        notes = tuple(map(str, header["notes"]))
+    for header, preparation in zip(reply["cells"], preparations, strict=True):
+        notes = tuple(str(note)[:LONGEST_NOTE] for note in header["notes"])
         if "shape" not in header:
             cells.append(Cell(None, notes))
             continue
@@ -209,7 +218,17 @@ def _received(pipe: Connection, preparations: Sequence[Preparation]) -> list[Cel
         size = math.prod(shape) * np.dtype(header["dtype"]).itemsize
         content = pipe.recv_bytes(size)
         cells.append(Cell(np.frombuffer(content, header["dtype"]).reshape(shape), notes))
-    return cells
+    return cells, bool(reply["last"])
+
+
+@contextmanager
+def _harmless_environment() -> Iterator[None]:
+    """Take variables that may hold passwords out of the environment, which new processes inherit."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if not worker.is_harmless(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class _Worker:
@@ -226,12 +245,15 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([worker.__name__])
+        with _harmless_environment():
+            forkserver.ensure_running()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=worker.run, args=(theirs, self._preparations, self._limits), daemon=True
         )
         self._process.start()
         theirs.close()
+        self._is_ready = False
 
     def decode(self, column: str, content: bytes) -> list[Cell]:
         """Decode a file for each preparation of its column."""
@@ -239,15 +261,29 @@ class _Worker:
         if not self._process.is_alive():  # the system has ended it, which is not the fault of this file
             self._restart()
         try:
+            self._await_start()
             self._pipe.send_bytes(column.encode())
             self._pipe.send_bytes(content)
             if not self._pipe.poll(PATIENCE * self._limits.decode_time):
                 raise TimeoutError
-            return _received(self._pipe, preparations)
-        except (OSError, EOFError, ValueError):
+            cells, has_ended = _received(self._pipe, preparations)
+        except (OSError, EOFError, ValueError, TypeError, KeyError):
             # It has died, or is stuck: another one takes its place.
             self._restart()
             return [Cell(None, (STOPPED,))] * len(preparations)
+        if has_ended:  # of old age
+            self.close()
+            self._start()
+        return cells
+
+    def _await_start(self) -> None:
+        """Wait until the process is ready: its start is no time that a file takes."""
+        if self._is_ready:
+            return
+        if not self._pipe.poll(LONGEST_START):
+            raise TimeoutError
+        self._pipe.recv_bytes(len(worker.READY))
+        self._is_ready = True
 
     def _restart(self) -> None:
         self._metrics.restarts.inc()

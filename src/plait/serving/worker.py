@@ -1,12 +1,15 @@
 """What runs in a worker process: it decodes files of strangers, with little to take or to break.
 
 A decoder that fails on a hostile file ends this process and no other. It has limits on memory, on the time of
-the processor and on open files, writes no file, and sends back arrays and reasons, nothing that is executed.
+the processor and on open files, and its environment holds no secrets. On Linux it also reaches no file but
+libraries, no network and no other process (`sandbox`). It sends back arrays and reasons, nothing that is
+executed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,35 +17,66 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from PIL import Image as Pillow
 
 from plait.errors import BadCell
+from plait.media import limits as media_limits
 from plait.media.cell import Cell, Media
 from plait.media.guard import guarded, without_warnings
 from plait.media.loading import Preparation, prepared
+from plait.serving import sandbox
 from plait.serving.limits import Limits
 
-OPEN_FILES = 32  # more than Python has open itself
+READY = b"ready"
+MOST_FILES = 1000  # that a process decodes; then another one takes its place
+KEPT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+KEPT_BEGINNINGS = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "ATEN_")
+
+
+def is_harmless(name: str) -> bool:
+    """Return whether a worker keeps a variable of the environment. Others may hold passwords and tokens."""
+    return name in KEPT or name.startswith(KEPT_BEGINNINGS)
 
 
 def run(pipe: Connection, preparations: Mapping[str, Sequence[Preparation]], limits: Limits) -> None:
-    """Decode files until the pipe is closed.
+    """Decode files until the pipe is closed, or the process has grown old.
 
-    A request is the name of a column, then the content of a file. The reply says in JSON what came of each
-    preparation of the column, then come the bytes of the arrays.
+    The first message says that the process is ready. A request is the name of a column, then the content of a
+    file. The reply says in JSON what came of each preparation of the column, and whether it is the last one.
+    Then come the bytes of the arrays.
     """
     # Ctrl-C reaches all processes of a terminal; the service itself decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _confine(limits)
+    for name in list(os.environ):
+        if not is_harmless(name):
+            del os.environ[name]
+    media_limits.set_limits(
+        media_limits.Limits(
+            pixels=limits.pixels,
+            frames=limits.frames,
+            seconds=limits.duration,
+            video_seconds=limits.duration,
+            memory=limits.decode_memory,
+        )
+    )
+    Pillow.init()  # loads its formats while that is still cheap
+    sandbox.confine(limits.decode_memory)
+    most_memory = _peak_memory() + limits.decode_memory // 2
+    pipe.send_bytes(READY)
     with without_warnings():
-        while True:
+        for number in range(1, MOST_FILES + 1):
             try:
                 column = pipe.recv_bytes().decode()
                 content = pipe.recv_bytes()
             except EOFError:
                 return
             _allow_time(limits.decode_time)
-            _reply(pipe, [_decoded(preparation, content) for preparation in preparations[column]])
+            cells = [_decoded(preparation, content) for preparation in preparations[column]]
+            is_last = number == MOST_FILES or _peak_memory() > most_memory
+            _reply(pipe, cells, is_last)
+            if is_last:
+                return
 
 
 def _decoded(preparation: Preparation, content: bytes) -> Cell:
@@ -55,38 +89,23 @@ def _decoded(preparation: Preparation, content: bytes) -> Cell:
     return cell
 
 
-def _reply(pipe: Connection, cells: Sequence[Cell]) -> None:
+def _reply(pipe: Connection, cells: Sequence[Cell], is_last: bool) -> None:
     headers = []
     for cell in cells:
         header: dict[str, object] = {"notes": cell.notes}
         if cell.array is not None:
             header |= {"dtype": cell.array.dtype.str, "shape": cell.array.shape}
         headers.append(header)
-    pipe.send_bytes(json.dumps(headers).encode())
+    pipe.send_bytes(json.dumps({"cells": headers, "last": is_last}).encode())
     for cell in cells:
         if cell.array is not None:
             pipe.send_bytes(cell.array.tobytes())
 
 
-def _confine(limits: Limits) -> None:
-    """Limit what this process may take from now on."""
-    mapped = _mapped_memory() + limits.decode_memory
-    for kind, most in (
-        (resource.RLIMIT_AS, mapped),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
-
-
-def _mapped_memory() -> int:
-    """Return how many bytes this process has mapped; libraries take gigabytes of addresses, and use few."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # not Linux, which then has no limit of the address space either
-        return resource.RLIM_INFINITY
-    return pages * resource.getpagesize()
+def _peak_memory() -> int:
+    """Return the largest number of bytes of memory that this process has used."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if os.uname().sysname == "Darwin" else peak * 1024  # macOS counts bytes, others KiB
 
 
 def _allow_time(seconds: float) -> None:
