@@ -43,6 +43,7 @@ def serve(
     megabytes: Annotated[
         float, typer.Option(min=0.001, help="Size of a request; of a line or a batch of a stream.")
     ] = Limits.body / MB,
+    characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = Limits.characters,
     upload: Annotated[
         float, typer.Option(min=0.1, help="Seconds for a request to arrive; between pieces of a stream.")
     ] = Limits.upload,
@@ -77,6 +78,7 @@ def serve(
         batch=batch,
         rows=rows,
         body=int(megabytes * MB),
+        characters=characters,
         upload=upload,
         requests=requests,
         cache=int(cache * MB),

@@ -19,6 +19,7 @@ from plait.serving.refusals import Refusal, too_large
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 MOST_PARTS = 10_000  # of a form
+MOST_VALUES = 1_000_000  # of JSON: each takes some thirty times the memory of its text
 BROKEN_FORM = "a form that is broken or cut short"
 
 
@@ -46,7 +47,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                 if len(pieces) > limits.body:
                     raise too_large(limits)
     except TimeoutError:
-        raise Refusal(408, f"the request did not arrive within {limits.upload:g} s") from None
+        message = f"the request did not arrive within {limits.upload:g} s"
+        raise Refusal(408, message, headers={"Connection": "close"}) from None
     except ClientDisconnect:
         raise Refusal(400, "the request was cut short") from None
     return bytes(pieces)
@@ -54,6 +56,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 def parse_json(text: bytes) -> object:
     """Return what JSON says. Raises `Refusal`."""
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
+        raise Refusal(413, f"expected JSON of at most {MOST_VALUES:,} values")
     try:
         value: object = from_json(text, allow_inf_nan=False)
     except ValueError as error:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from plait.api.model import Model
 from plait.errors import BadCell, PlaitError, nearest
 from plait.modalities.base import modalities
+from plait.serving.limits import Limits
 from plait.serving.refusals import Refusal, wrong_cell
 from plait.table.json import JSON, JSONValue, read_list
 from plait.table.read import read
@@ -22,6 +23,7 @@ from plait.table.table import Table
 
 EXPECTED = "expected a file, as an upload, base64 or a data URI"
 LONGEST_PATH = 4096  # characters
+LONGEST_NAME = 100  # characters of a column that are shown
 SHORTEST = 32  # characters of base64; no file of media is shorter, but words and paths may look like base64
 
 
@@ -43,7 +45,7 @@ class Input:
     def all_of(cls, model: Model) -> dict[str, Input]:
         """Return the columns that a model reads, by name, in the table's order."""
         preprocessing = model.artifact.preprocessing
-        names = [column.name for column in model.schema]
+        names = model.schema.table_columns
         inputs: dict[str, Input] = {}
         for name, modality in preprocessing.inputs.items():
             column = origin(name, names)
@@ -72,16 +74,20 @@ def _cell_schema(schema: JSON, several: bool) -> JSON:
 
 @dataclass
 class Reader:
-    """Reads the rows of requests as tables are read. With `files`, cells may be paths below that folder."""
+    """Reads the rows of requests as tables are read. With `files`, cells may be paths below that folder.
+
+    A text may have so many `characters`.
+    """
 
     model: Model
     inputs: dict[str, Input] = field(init=False)
     others: list[str] = field(init=False)
     files: Path | None = None
+    characters: int = Limits.characters
 
     def __post_init__(self) -> None:
         self.inputs = Input.all_of(self.model)
-        names = [column.name for column in self.model.schema]
+        names = self.model.schema.table_columns
         self.others = [name for name in [*names, *self.model.targets] if name not in self.inputs]
 
     def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
@@ -117,6 +123,7 @@ class Reader:
     def _check_known(self, row: int, name: str) -> None:
         """Raise `Refusal` for a column that the model has never seen."""
         if name not in self.inputs and name not in self.others:
+            name = name[:LONGEST_NAME]
             hint = nearest(name, [*self.inputs, *self.others])
             raise wrong_cell(row, name, f"the model knows no such column: {hint}")
 
@@ -124,7 +131,7 @@ class Reader:
         """Return a cell as a table has it: the bytes of files. Raises `BadCell`."""
         known = self.inputs.get(name)
         if known is None or not known.media:
-            return cell
+            return self._value(cell)
         if not isinstance(cell, list):
             content = self._content(cell)
             return [content] if known.several and content is not None else content
@@ -133,10 +140,20 @@ class Reader:
         contents = [self._content(entry) for entry in cell]
         return [content for content in contents if content is not None]
 
+    def _value(self, cell: object) -> object:
+        """Return a cell that holds no file. Raises `BadCell` for a file that is no text, or a long text."""
+        if isinstance(cell, bytes):
+            cell = _as_text(cell)
+        texts = [entry for entry in (cell if isinstance(cell, list) else [cell]) if isinstance(entry, str)]
+        length = sum(map(len, texts))
+        if length > self.characters:
+            raise BadCell(f"expected a text of at most {self.characters:,} characters, came {length:,}")
+        return cell
+
     def _content(self, cell: object) -> bytes | None:
         """Return the bytes of a file; None for nothing. Raises `BadCell`."""
         if isinstance(cell, Mapping) and "bytes" in cell:  # as Hugging Face datasets have it
-            cell = cell["bytes"]
+            cell = cell["bytes"] or cell.get("path")
         if isinstance(cell, bytes):
             return cell or None
         if cell is None or cell == "":
@@ -163,6 +180,14 @@ class Reader:
         except (OSError, ValueError):  # names that no file can have
             pass
         return b""
+
+
+def _as_text(cell: bytes) -> str:
+    """Return a file that was sent where a value is expected. Raises `BadCell` if it is no text."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        raise BadCell("expected a value, came a file that is no text in UTF-8") from None
 
 
 def _decoded(cell: str) -> bytes | None:

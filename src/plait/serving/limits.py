@@ -22,6 +22,7 @@ class Limits:
     batch: int = 32  # rows that are answered together
     rows: int = 256  # in a request that is no stream
     body: int = 32 * MB  # of a request; of a line or a batch of a stream
+    characters: int = 100_000  # of a text; the memory and time that a model takes grow with it
     upload: float = 30.0  # until a request has arrived; between two pieces of a stream
     requests: int = 64  # that are read or answered at once; others are refused
     cache: int = 256 * MB  # of decoded cells and embeddings that are kept

@@ -43,8 +43,8 @@ def unreadable(problems: Iterable[Problem]) -> Refusal:
 
 
 def too_large(limits: Limits) -> Refusal:
-    """Refuse a request for its size."""
-    return Refusal(413, f"expected at most {limits.body:,} bytes")
+    """Refuse a request for its size, and what is left of it."""
+    return Refusal(413, f"expected at most {limits.body:,} bytes", headers={"Connection": "close"})
 
 
 def too_slow(limits: Limits) -> Refusal:

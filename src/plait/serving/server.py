@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from plait.errors import PlaitError
 from plait.serving.limits import Limits
+from plait.serving.protocol import Protocol
 
 ALL = ("", "0.0.0.0", "::")  # hosts that stand for all addresses of the machine
 GRACE = 30  # seconds for requests in flight when the server stops
@@ -27,7 +29,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, host: str, port: int, limits: Limits) -> None:
         config = uvicorn.Config(
             app,
-            http=_protocol(limits.upload),
+            http=cast("type[asyncio.Protocol]", partial(Protocol, seconds=limits.upload)),
             ws="none",
             log_level="warning",
             access_log=False,
@@ -74,30 +76,3 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.close()
         raise PlaitError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
     return listener
-
-
-def _protocol(seconds: float) -> type[asyncio.Protocol]:
-    """Return the HTTP protocol that closes a connection whose headers do not arrive in time."""
-
-    class Protocol(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._deadline = self.loop.call_later(seconds, self._give_up)
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(seconds, self._give_up)
-
-        def on_headers_complete(self) -> None:
-            self._deadline.cancel()
-            super().on_headers_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._deadline.cancel()
-            super().connection_lost(exc)
-
-        def _give_up(self) -> None:
-            self.transport.close()
-
-    return Protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,7 @@ from plait.serving.metrics import Metrics
 from plait.serving.refusals import Refusal, too_busy, too_slow, unreadable
 from plait.table.json import JSON
 from plait.table.problems import Problem
+from plait.table.schema import origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,7 +52,7 @@ class Service:
         self.model = model
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.reader = Reader(model, Path(files) if files is not None else None)
+        self.reader = Reader(model, Path(files) if files is not None else None, self.limits.characters)
         self.gallery = Gallery(model, index)
         self.examples = examples.load(model.folder)
         self.is_ready = False
@@ -111,6 +113,7 @@ class Service:
             table = await asyncio.to_thread(self.reader.read, rows)
             cells = await self._decoder.decode(table)
         answered = await self._batcher.answer(table, cells)
+        answered.problems = self._by_column(answered.problems)
         self._count(answered.problems)
         answered.warnings = self.model.unseen(table)
         return answered
@@ -181,6 +184,14 @@ class Service:
                 self._count(problems)
                 raise unreadable(problems)
             return await self._batcher.call(lambda: function(table.data), cells)
+
+    def _by_column(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Return problems by the columns of the request: a video has frames and sound from one cell."""
+        by_cell: dict[tuple[int, str], Problem] = {}
+        for problem in problems:
+            column = origin(problem.column, self.model.schema.table_columns)
+            by_cell.setdefault((problem.row, column), replace(problem, column=column))
+        return list(by_cell.values())
 
     def _count(self, problems: Sequence[Problem]) -> None:
         """Count cells that could not be read."""
