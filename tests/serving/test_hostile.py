@@ -21,7 +21,9 @@ import pytest
 
 import plait
 from plait.serving import worker
+from plait.serving.conditions import check_condition
 from plait.serving.decoding import STOPPED
+from plait.serving.refusals import Refusal
 from support.hostile_files import black, good_files, playlists
 from support.hostile_model import GOOD, MEDIA, PLAIN, train
 from support.hostile_requests import SECRET, Attack, Target, attacks, faults, posted, request, send
@@ -340,6 +342,34 @@ def test_a_very_long_name_of_a_column_is_shown_in_part(service: httpx.Client) ->
     response = service.post("/predict", json={"x" * 3_000_000: 1})
     assert response.status_code == 422
     assert len(response.content) < 2_000
+
+
+REFUSED_CONDITIONS = [
+    "length(repeat('x', 1000000000000)) > 1",
+    "lpad('x', 2147483647, 'y') = text",
+    "repeat/**/('x', 9) = text",
+    "repeat -- (\n('x', 9) = text",
+    "\"repeat\"('x', 9) = text",
+    "`repeat`('x', 9) = text",
+    r"E'\'' = text OR repeat('x', 9) = 'y'",
+    "$$'$$ = text OR repeat('x', 9) = 'y'",
+]
+
+
+@pytest.mark.parametrize("where", REFUSED_CONDITIONS)
+def test_conditions_make_no_large_values(where: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        check_condition(where)
+    assert refusal.value.message.startswith(("where: the function", "where: comments"))
+
+
+def test_usual_conditions_are_allowed() -> None:
+    for where in (
+        "price < 10 AND (shop = 'north' OR shop IN ('a', 'b'))",
+        "title = 'Alien (1979)' AND NOT (price BETWEEN 1 AND 2)",
+        "lower(`unit price`) = 'a''b(c)' AND starts_with(text, 'x')",
+    ):
+        check_condition(where)
 
 
 def test_the_examples_are_those_of_the_table(folder: Path) -> None:

@@ -137,3 +137,16 @@ def test_a_model_without_an_index_says_so(pairs: plait.Model, tmp_path: Path, fo
     assert response.status_code == 404
     assert "plait index" in response.json()["error"]
     assert str(tmp_path) not in response.json()["error"]
+
+
+def test_searches_that_cost_too_much_are_refused(search: httpx.Client) -> None:
+    query = {"text": "a cherry"}
+    costly = search.post("/search", params={"where": "length(repeat('x', 1000000000)) > 1"}, json=query)
+    assert costly.status_code == 422
+    assert costly.json()["error"].startswith("where: the function 'repeat' is not allowed")
+    assert search.post("/search", params={"where": "lower(shop) = 'north'"}, json=query).status_code == 200
+
+    many = {"labels": [str(n) for n in range(300)], "template": [f"{n} {{}}" for n in range(10)]}
+    prompts = search.post("/classify", params=many, json=query)
+    assert prompts.status_code == 422
+    assert prompts.json()["error"] == "expected at most 2,000 labels times templates"

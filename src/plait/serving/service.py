@@ -18,6 +18,7 @@ from plait.retrieval.rows import ROW
 from plait.retrieval.space import Space
 from plait.serving.answers import as_rows
 from plait.serving.batching import Answered, Batcher
+from plait.serving.conditions import check_condition
 from plait.serving.decoding import Decoder, preparations_of
 from plait.serving.gallery import Gallery
 from plait.serving.inputs import Reader
@@ -30,6 +31,8 @@ from plait.table.schema import origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+MOST_PROMPTS = 2_000  # texts that are encoded for one request; a small network takes a second or two
 
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, object]]
@@ -138,6 +141,8 @@ class Service:
 
         space = self._space(alignment)
         index = self.gallery.index(space)
+        if where is not None:
+            check_condition(where)
 
         def search(table: pa.Table) -> pa.Table:
             (query,) = table.to_pylist()
@@ -168,6 +173,9 @@ class Service:
         alignment: str | None,
     ) -> JSON:
         """Label a cell of each row with labels that the model was not trained for. Raises `Refusal`."""
+
+        if len(labels) * len(templates) > MOST_PROMPTS:
+            raise Refusal(422, f"expected at most {MOST_PROMPTS:,} labels times templates")
 
         def classify(table: pa.Table) -> pa.Table:
             return self.model.classify(table, labels, column, templates, threshold, text, alignment=alignment)

@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 
 from plait.errors import BadCell
 from plait.media import limits as media_limits
+from plait.media import ocr
 from plait.media.cell import Cell, Media
 from plait.media.guard import guarded, without_warnings
 from plait.media.loading import Preparation, prepared
@@ -85,7 +86,9 @@ def _decoded(preparation: Preparation, content: bytes) -> Cell:
         with guarded("broken or cut short"):
             cell = prepared(preparation, Media(content, Path()))
     except BadCell as bad:
-        return Cell(None, (bad.reason,))
+        # the engine's own words, which name files of this machine, are not for strangers
+        is_of_engine = bad.reason.startswith(ocr.NOT_LOADED)
+        return Cell(None, (ocr.NOT_LOADED if is_of_engine else bad.reason,))
     return cell
 
 
