@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ import httpx
 import pytest
 
 import plait
-from plait.serving import worker
+from plait.serving import protocol, worker
 from plait.serving.conditions import check_condition
 from plait.serving.decoding import STOPPED
 from plait.serving.refusals import Refusal
@@ -328,6 +329,17 @@ def test_a_client_that_reads_nothing_is_cut_off(service: httpx.Client) -> None:
             connection.sendall(asked * 1_000_000)
     time.sleep(0.1)
     assert "plait_requests_in_flight 1.0" in service.get("/metrics").text
+
+
+def test_connections_have_a_bound(service: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 10)
+    with contextlib.ExitStack() as stack:
+        idle = []
+        for _ in range(12):
+            connection = socket.create_connection(("127.0.0.1", port_of(service)), timeout=20)
+            idle.append(stack.enter_context(connection))
+        assert idle[-1].recv(1) == b""
+    assert service.get("/health").status_code == 200
 
 
 def test_a_body_that_is_too_large_ends_the_connection(service: httpx.Client) -> None:

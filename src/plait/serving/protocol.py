@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 LONGEST_HEAD = 1 << 16  # bytes of the address and the headers of a request
 MOST_HEADERS = 256
+MOST_CONNECTIONS = 500  # at once: processes may open 1024 files on most systems
 TOO_LONG = f"expected an address and at most {MOST_HEADERS} headers, of {LONGEST_HEAD:,} bytes together"
 
 
@@ -32,8 +33,10 @@ class Protocol(HttpToolsProtocol):
         self._read_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a head."""
+        """Wait for a head. A connection too many is closed."""
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
