@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from plait import __version__
-from plait.serving import openapi
+from plait.serving import openapi, page
 from plait.serving.bodies import read_rows
 from plait.serving.gate import Gate
 from plait.serving.refusals import Refusal
@@ -48,6 +48,7 @@ def create(service: Service, token: str | None = None) -> FastAPI:
     if service.model.alignments:
         _add_search(app, service)
     _add_embed(app, service)
+    page.add(app, service, token)
     return app
 
 
