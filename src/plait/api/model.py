@@ -25,7 +25,7 @@ from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
 from plait.retrieval.database import exists
 from plait.retrieval.index import About, Index
-from plait.retrieval.rows import CONTENT, content_ids, plain_columns
+from plait.retrieval.rows import CONTENT, FOLDER, content_ids, plain_columns
 from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -206,6 +206,7 @@ class Model:
             id_column = ids[0] if ids else None
             description = About(model, tuple(space.columns), space.task.width, id_column)
             opened = Index.create(address, description, plain.schema)
+        plain = plain.append_column(FOLDER, pa.array([str(table.root)] * len(table), pa.string()))
         if opened.about.id is None:
             plain = plain.append_column(CONTENT, content_ids(table.data))
 
@@ -241,19 +242,21 @@ class Model:
         root: str | Path | None = None,
         exact: bool = False,
         alignment: str | None = None,
+        numbered: bool = False,
     ) -> pa.Table:
         """Return the `k` rows of an index (see `index`) whose cell in `column` fits the query best.
 
         A query is a text, a file's path, or `{column: cell}` with one or more cells. The column `score` comes
         first, the larger the better, then the rows' columns. `where` is a condition on these (SQL, as in
-        "price < 10"). Large indices are searched approximately unless `exact`.
+        "price < 10"). Large indices are searched approximately unless `exact`. With `numbered` the rows'
+        numbers in the index come too, in the column `row`.
         """
         space = Space.of(self.network, alignment, self.cells)
         query_KD, query_columns = space.query(query, root)
         gallery = space.gallery(column, query_columns)
         opened = index if isinstance(index, Index) else self.index(place=index, alignment=alignment)
         score = space.score(query_KD, gallery)
-        return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
+        return opened.search(space.mixed(query_KD), gallery, k, where, exact, score, numbered)
 
     def parse_query(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
@@ -317,10 +320,14 @@ class Model:
 
     def typed(self, table: Table) -> Table:
         """Read a table's cells as training wrote them, and warn of values that training has not seen."""
-        typed = with_image_texts(self.plan.read(table), self.plan.columns, self._screen, cells=self.cells)
+        typed = self.with_texts(self.plan.read(table))
         for warning in self.unseen(typed):
             self._screen.warn(warning)
         return typed
+
+    def with_texts(self, table: Table) -> Table:
+        """Add the texts in images to a typed table, where the model reads them."""
+        return with_image_texts(table, self.plan.columns, self._screen, cells=self.cells)
 
     def unseen(self, table: Table) -> list[str]:
         """Return a warning for each column of a typed table with values that training has not seen."""

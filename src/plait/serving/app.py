@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from plait import __version__
-from plait.serving import openapi, page
+from plait.serving import openapi, page, streaming
 from plait.serving.bodies import read_rows
 from plait.serving.gate import Gate
 from plait.serving.refusals import Refusal
@@ -108,6 +109,18 @@ def _add_predict(app: FastAPI, service: Service) -> None:
     ) -> JSONResponse:
         return JSONResponse(await service.predict(await read_rows(request, service.limits), strict))
 
+    @app.post(
+        "/predict/batch",
+        summary="Predict the targets of a stream of rows",
+        description="Rows come as JSON Lines or as an Arrow stream, and so do the answers, in their order. A "
+        "cell that cannot be read is missing, and `problem` says why. A line that is no row is answered by a "
+        "line with `error`.",
+        responses=openapi.stream_responses(service),
+        openapi_extra=openapi.stream_body(),
+    )
+    async def predict_batch(request: Request) -> Response:
+        return await streaming.answer(request, service)
+
 
 def _add_embed(app: FastAPI, service: Service) -> None:
     answer: JSON = {
@@ -136,8 +149,11 @@ def _add_embed(app: FastAPI, service: Service) -> None:
 def _add_search(app: FastAPI, service: Service) -> None:
     found: JSON = {
         "type": "object",
-        "required": ["rows"],
-        "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+        "required": ["rows", "files"],
+        "properties": {
+            "rows": {"type": "array", "items": {"type": "object"}},
+            "files": {"type": "array", "items": {"type": "object"}},
+        },
     }
     classified: JSON = {
         "type": "object",
@@ -165,6 +181,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
         if len(rows) != 1:
             raise Refusal(422, f"expected one row, the query; came {len(rows)}")
         return JSONResponse(await service.search(rows[0], k, in_, where, exact, alignment))
+
+    @app.get("/media", summary="Return a file of a row of the index", response_class=FileResponse)
+    async def media(row: int, column: str, alignment: str) -> FileResponse:
+        path, kind = await asyncio.to_thread(service.gallery.file, row, column, alignment)
+        return FileResponse(path, media_type=kind)
 
     @app.post(
         "/classify",

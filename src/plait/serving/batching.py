@@ -36,10 +36,11 @@ RECENT = 0.2  # the weight of the last batch in the mean seconds of a row
 
 @dataclass
 class Answered:
-    """The answers to a request's rows, and the cells that could not be read."""
+    """The answers to a request's rows, the cells that could not be read, and warnings about others."""
 
     answers: pa.Table
     problems: list[Problem]
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -151,7 +152,7 @@ class Batcher:
         for job in batch:
             cells.update(job.cells)
         self._model.cells = self._decoder.store(cells)
-        answers, problems = self._model.answer(table)
+        answers, problems = self._model.answer(self._model.with_texts(table))
 
         seconds = time.perf_counter() - began
         self._metrics.batches.observe(len(table))

@@ -7,16 +7,18 @@ from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from plait.serving.inputs import readable
 from plait.serving.limits import Limits
-from plait.serving.refusals import Refusal
+from plait.serving.refusals import Refusal, too_large
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 MOST_PARTS = 10_000  # of a form
+BROKEN_FORM = "a form that is broken or cut short"
 
 
 async def read_rows(request: Request, limits: Limits) -> list[dict[str, object]]:
@@ -49,11 +51,6 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(pieces)
 
 
-def too_large(limits: Limits) -> Refusal:
-    """Refuse a request for its size."""
-    return Refusal(413, f"expected at most {limits.body:,} bytes")
-
-
 def parse_json(text: bytes) -> object:
     """Return what JSON says. Raises `Refusal`."""
     try:
@@ -73,6 +70,12 @@ class _InMemory(MultiPartParser):
 async def _row_of_form(headers: Headers, body: bytes, limits: Limits) -> dict[str, object]:
     """Return the row that a form holds. A column that is there several times is a list."""
 
+    # The parser takes a form that is cut short for a complete one.
+    _, options = parse_options_header(headers["content-type"])
+    end = b"--" + options.get(b"boundary", b"") + b"--"
+    if not body.rstrip().endswith(end):
+        raise Refusal(400, BROKEN_FORM)
+
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -82,7 +85,7 @@ async def _row_of_form(headers: Headers, body: bytes, limits: Limits) -> dict[st
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, ValueError):
-        raise Refusal(400, "a form that is broken or cut short") from None
+        raise Refusal(400, BROKEN_FORM) from None
 
     cells: dict[str, list[object]] = {}
     for name, field in form.multi_items():

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 import pyarrow as pa
 
 from plait.api.model import Model
-from plait.errors import PlaitError, nearest
+from plait.errors import BadCell, PlaitError, nearest
 from plait.modalities.base import modalities
 from plait.serving.refusals import Refusal, wrong_cell
 from plait.table.json import JSON, JSONValue, read_list
@@ -87,11 +87,19 @@ class Reader:
     def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
         """Return rows as a typed table with all inputs. A cell that a row lacks is null.
 
-        Raises `Refusal` for an unknown column, and for a cell that holds no file where one is expected.
+        A cell that holds no file where one is expected is bad, as in a table that is read from a file. Raises
+        `Refusal` for an unknown column.
         """
-        cells = []
+        cells: list[dict[str, object]] = []
+        bad: dict[str, dict[int, str]] = {}
         for number, row in enumerate(rows):
-            cells.append({name: self._cell(number, name, row[name]) for name in row})
+            cells.append({})
+            for name in row:
+                self._check_known(number, name)
+                try:
+                    cells[number][name] = self._cell(name, row[name])
+                except BadCell as error:
+                    bad.setdefault(name, {})[number] = error.reason
         try:
             table = self.model.plan.read(read(cells))
         except PlaitError as error:
@@ -101,42 +109,46 @@ class Reader:
         for name in self.inputs:
             if name not in data.column_names:
                 data = data.append_column(name, pa.nulls(len(table)))
+            bad.setdefault(name, {}).update(table.bad.get(name, {}))
         ids = self.model.schema.of("id")
         kept = [name for name in data.column_names if name in self.inputs or name in ids]
-        return Table(data.select(kept), Path(), "the request", bad=_only(table.bad, self.inputs))
+        return Table(data.select(kept), Path(), "the request", bad=bad)
 
-    def _cell(self, row: int, name: str, cell: object) -> object:
-        """Return a cell as a table has it: the bytes of files. Raises `Refusal`."""
+    def _check_known(self, row: int, name: str) -> None:
+        """Raise `Refusal` for a column that the model has never seen."""
+        if name not in self.inputs and name not in self.others:
+            hint = nearest(name, [*self.inputs, *self.others])
+            raise wrong_cell(row, name, f"the model knows no such column: {hint}")
+
+    def _cell(self, name: str, cell: object) -> object:
+        """Return a cell as a table has it: the bytes of files. Raises `BadCell`."""
         known = self.inputs.get(name)
-        if known is None:
-            if name not in self.others:
-                hint = nearest(name, [*self.inputs, *self.others])
-                raise wrong_cell(row, name, f"the model knows no such column: {hint}")
-            return cell
-        if not known.media:
+        if known is None or not known.media:
             return cell
         if not isinstance(cell, list):
-            content = self._content(row, name, cell)
+            content = self._content(cell)
             return [content] if known.several and content is not None else content
         if not known.several:
-            raise wrong_cell(row, name, f"{EXPECTED}; came a list, and training had one file in each cell")
-        contents = [self._content(row, name, entry) for entry in cell]
+            raise BadCell(f"{EXPECTED}; came a list, and training had one file in each cell")
+        contents = [self._content(entry) for entry in cell]
         return [content for content in contents if content is not None]
 
-    def _content(self, row: int, name: str, cell: object) -> bytes | None:
-        """Return the bytes of a file; None for nothing. Raises `Refusal`."""
+    def _content(self, cell: object) -> bytes | None:
+        """Return the bytes of a file; None for nothing. Raises `BadCell`."""
+        if isinstance(cell, Mapping) and "bytes" in cell:  # as Hugging Face datasets have it
+            cell = cell["bytes"]
         if isinstance(cell, bytes):
             return cell or None
         if cell is None or cell == "":
             return None
         if not isinstance(cell, str):
-            raise wrong_cell(row, name, f"{EXPECTED}; came {type(cell).__name__}")
+            raise BadCell(f"{EXPECTED}; came {_kind(cell)}")
         content = self._file(cell) or _decoded(cell.strip())
         if content is None:
             paths = ", or a path below the folder of files" if self.files is not None else ""
-            raise wrong_cell(row, name, f"{EXPECTED}{paths}; came {_shown(cell)}")
+            raise BadCell(f"{EXPECTED}{paths}; came {_shown(cell)}")
         if not content:
-            raise wrong_cell(row, name, "a data URI without content")
+            raise BadCell("a data URI without content")
         return content
 
     def _file(self, cell: str) -> bytes:
@@ -151,10 +163,6 @@ class Reader:
         except (OSError, ValueError):  # names that no file can have
             pass
         return b""
-
-
-def _only(bad: Mapping[str, Mapping[int, str]], names: Mapping[str, object]) -> dict[str, Mapping[int, str]]:
-    return {name: reasons for name, reasons in bad.items() if name in names}
 
 
 def _decoded(cell: str) -> bytes | None:
@@ -200,5 +208,6 @@ def readable(rows: object, most: int) -> list[dict[str, object]]:
 
 def _kind(value: JSONValue | object) -> str:
     """Return what a value of JSON is called."""
-    names = {bool: "a truth value", int: "a number", float: "a number", str: "a text", list: "a list"}
+    names: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    names |= {list: "a list", dict: "an object"}
     return "null" if value is None else names.get(type(value), "something else")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-MiB = 1 << 20
+MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Limits:
     wait: float = 0.005
     batch: int = 32  # rows that are answered together
     rows: int = 256  # in a request that is no stream
-    body: int = 32 * MiB  # of a request; of a line or a batch of a stream
+    body: int = 32 * MB  # of a request; of a line or a batch of a stream
     upload: float = 30.0  # until a request has arrived; between two pieces of a stream
     requests: int = 64  # that are read or answered at once; others are refused
-    cache: int = 256 * MiB  # of decoded cells and embeddings that are kept
+    cache: int = 256 * MB  # of decoded cells and embeddings that are kept
     workers: int = os.cpu_count() or 1
     decode_time: float = 5.0  # of the processor; a worker is stopped after twice as long
-    decode_memory: int = 1024 * MiB
+    decode_memory: int = 1000 * MB
     pixels: int = 50_000_000  # of an image or a frame
     frames: int = 100_000  # of a video
     duration: float = 3600.0  # of a recording or a video

@@ -9,9 +9,11 @@ from pathlib import Path
 from plait.media.kinds import BYTES, media_type
 from plait.prediction.examples import Example
 from plait.serving.answers import row_schema
+from plait.serving.arrow import STREAM_TYPE
 from plait.serving.bodies import FORM_TYPE, JSON_TYPE
 from plait.serving.inputs import Input
 from plait.serving.service import Service
+from plait.serving.streaming import LINES_TYPES
 from plait.table.json import JSON
 
 ERROR: JSON = {
@@ -128,6 +130,24 @@ def responses(service: Service, answer: JSON) -> dict[int | str, JSON]:
     for status, reason in REASONS.items():
         answers[status] = {"description": reason, "content": {JSON_TYPE: {"schema": ERROR}}}
     return answers
+
+
+def stream_body() -> JSON:
+    """Return what the route of streams says of its body."""
+    return {"requestBody": {"required": True, "content": _stream_content()}}
+
+
+def stream_responses(service: Service) -> dict[int | str, JSON]:
+    """Return what the route of streams may answer."""
+    answers = responses(service, {})
+    answers[200] = {"description": "the answers, in the form of the rows", "content": _stream_content()}
+    return answers
+
+
+def _stream_content() -> JSON:
+    content: JSON = {kind: {"schema": {"type": "string"}} for kind in LINES_TYPES}
+    content[STREAM_TYPE] = {"schema": {"type": "string", "format": "binary"}}
+    return content
 
 
 def predicted(service: Service) -> JSON:

@@ -146,13 +146,14 @@ class _Page:
         self._model = service.model
         self._name = service.name
         self._fields = _fields(service, description)
-        aligned = {column for columns in service.model.alignments.values() for column in columns}
+        alignments = {name: service.model.alignments[name] for name in service.gallery.names}
+        aligned = {column for columns in alignments.values() for column in columns}
         self._query_fields = [field for field in self._fields if field.name in aligned]
         self._facts = {
             "name": service.name,
             "answers": _answers(service.model.targets, row_schema(service.model)),
             "ids": service.model.schema.of("id"),
-            "alignments": service.model.alignments,
+            "alignments": alignments,
             "examples": description["examples"],
             "limits": {"body": service.limits.body, "rows": service.limits.rows},
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from plait.serving.limits import Limits
 from plait.table.json import JSON
 from plait.table.problems import Problem
 
@@ -39,6 +40,11 @@ def unreadable(problems: Iterable[Problem]) -> Refusal:
         cells.append({"row": problem.row, "column": problem.column, "problem": problem.reason})
     first = cells[0]
     return Refusal(422, f"column '{first['column']}': {first['problem']}", cells)
+
+
+def too_large(limits: Limits) -> Refusal:
+    """Refuse a request for its size."""
+    return Refusal(413, f"expected at most {limits.body:,} bytes")
 
 
 def too_busy(seconds: float) -> Refusal:

@@ -1,33 +1,76 @@
-"""Run the server: uvicorn, with a limit for clients that connect and say nothing."""
+"""The server: uvicorn, with a limit for clients that connect and say nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from plait.errors import PlaitError
 from plait.serving.limits import Limits
 
+ALL = ("", "0.0.0.0", "::")  # hosts that stand for all addresses of the machine
 GRACE = 30  # seconds for requests in flight when the server stops
 
 
-def run(app: FastAPI, host: str, port: int, limits: Limits) -> None:
-    """Serve until the process is told to stop; requests in flight are answered before it ends."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=_protocol(limits.upload),
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-        limit_concurrency=None,
-    )
-    uvicorn.Server(config).run()
+class Server(uvicorn.Server):
+    """A server of one application at one address. Raises `PlaitError` if it cannot listen there.
+
+    `port` 0 stands for any that is free; `address` says which one it is.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int, limits: Limits) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_protocol(limits.upload),
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        super().__init__(config)
+        self._listener = _listening(host, port)
+        shown = "127.0.0.1" if host in ALL else host
+        self.address = f"http://{shown}:{self._listener.getsockname()[1]}"
+        self._say: Callable[[], None] = lambda: None
+
+    def serve_until_stopped(self, started: Callable[[], None]) -> None:
+        """Answer requests until the process is told to stop; those in flight are answered before it ends.
+
+        `started` is called as soon as requests are accepted.
+        """
+        self._say = started
+        # A service that is told to stop has done what it should.
+        with self._listener, contextlib.suppress(KeyboardInterrupt):
+            self.run([self._listener])
+
+    def stop(self) -> None:
+        """Stop as if the process had been told to."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept requests."""
+        await super().startup(sockets)
+        if self.started:
+            self._say()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address. Raises `PlaitError` if it cannot be."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PlaitError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+    return listener
 
 
 def _protocol(seconds: float) -> type[asyncio.Protocol]:

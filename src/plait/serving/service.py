@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from plait.api.model import Model
+from plait.errors import PlaitError
 from plait.prediction import examples
+from plait.retrieval.rows import ROW
+from plait.retrieval.space import Space
 from plait.serving.answers import as_rows
 from plait.serving.batching import Answered, Batcher
 from plait.serving.decoding import Decoder, preparations_of
+from plait.serving.gallery import Gallery
 from plait.serving.inputs import Reader
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
@@ -47,7 +51,7 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.reader = Reader(model, Path(files) if files is not None else None)
-        self.index = index
+        self.gallery = Gallery(model, index)
         self.examples = examples.load(model.folder)
         self.is_ready = False
         self._decoder: Decoder
@@ -66,7 +70,9 @@ class Service:
         try:
             # The first batch of a network takes far longer than others: no request waits for it.
             if self.model.targets:
-                await self._answered([{}])
+                await self.answer([{}])
+            else:
+                await self.embed([{}], None, next(iter(self.model.alignments)))
             self.is_ready = True
             yield
         finally:
@@ -80,10 +86,19 @@ class Service:
         Raises `Refusal`.
         """
         async with self._in_time():
-            answered, warnings = await self._answered_with_warnings(rows)
+            answered = await self.answer(rows)
         if strict and answered.problems:
             raise unreadable(answered.problems)
-        return {"answers": as_rows(answered.answers), "warnings": warnings}
+        return {"answers": as_rows(answered.answers), "warnings": answered.warnings}
+
+    async def answer(self, rows: Rows) -> Answered:
+        """Answer rows, however long it takes; a cell that cannot be read is missing. Raises `Refusal`."""
+        table = await asyncio.to_thread(self.reader.read, rows)
+        cells = await self._decoder.decode(table)
+        answered = await self._batcher.answer(table, cells)
+        self._count(answered.problems)
+        answered.warnings = self.model.unseen(table)
+        return answered
 
     async def embed(self, rows: Rows, column: str | None, alignment: str | None) -> JSON:
         """Return a vector for each row. Raises `Refusal`."""
@@ -103,12 +118,26 @@ class Service:
     ) -> JSON:
         """Return the rows of the index that fit a query best. Raises `Refusal`."""
 
+        space = self._space(alignment)
+        index = self.gallery.index(space)
+
         def search(table: pa.Table) -> pa.Table:
             (query,) = table.to_pylist()
-            cells = {name: cell for name, cell in query.items() if cell is not None}
-            return self.model.search(cells, k, column, where, self.index, exact=exact, alignment=alignment)
+            cells = {name: query[name] for name in space.columns if query.get(name) is not None}
+            return self.model.search(
+                cells, k, column, where, index, exact=exact, alignment=space.name, numbered=True
+            )
 
-        return {"rows": as_rows(await self._called([row], search))}
+        found = await self._called([row], search)
+        files = self.gallery.addresses(found, space.name)
+        return {"rows": as_rows(found.drop_columns(ROW)), "files": files}
+
+    def _space(self, alignment: str | None) -> Space:
+        """Return the space of an alignment, or of the only one. Raises `Refusal`."""
+        try:
+            return Space.of(self.model.network, alignment)
+        except PlaitError as error:
+            raise Refusal(422, str(error)) from None
 
     async def classify(
         self,
@@ -134,25 +163,14 @@ class Service:
             cells = await self._decoder.decode(table)
             problems = self._decoder.problems(table, cells)
             if problems:
-                raise self._refused(problems)
+                self._count(problems)
+                raise unreadable(problems)
             return await self._batcher.call(lambda: function(table.data), cells)
 
-    def _refused(self, problems: Sequence[Problem]) -> Refusal:
+    def _count(self, problems: Sequence[Problem]) -> None:
+        """Count cells that could not be read."""
         for problem in problems:
             self.metrics.bad_cells.labels(problem.column).inc()
-        return unreadable(problems)
-
-    async def _answered(self, rows: Rows) -> Answered:
-        answered, _ = await self._answered_with_warnings(rows)
-        return answered
-
-    async def _answered_with_warnings(self, rows: Rows) -> tuple[Answered, list[str]]:
-        table = await asyncio.to_thread(self.reader.read, rows)
-        cells = await self._decoder.decode(table)
-        answered = await self._batcher.answer(table, cells)
-        for problem in answered.problems:
-            self.metrics.bad_cells.labels(problem.column).inc()
-        return answered, self.model.unseen(table)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
