@@ -122,15 +122,22 @@ def _add_login(app: FastAPI, page: _Page, token: str) -> None:
     @app.post("/login", include_in_schema=False)
     async def log_in(request: Request, lang: str = "") -> Response:
         language = _language(request, lang)
-        body = await read_body(request, page.limits)
-        fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
-        sent = fields.get("token", [""])[0].strip()
+        sent = _sent_token(await read_body(request, page.limits))
         if not hmac.compare_digest(sent.encode(), token.encode()):
             return page.html("login.html", language, status=401, is_wrong=True)
         answer = RedirectResponse(f"./?lang={language}", 303)
         secure = request.url.scheme == "https"
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
         return answer
+
+
+def _sent_token(body: bytes) -> str:
+    """Return the token in the body of a form; nothing for a broken one."""
+    try:
+        fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
+    except ValueError:
+        return ""
+    return fields.get("token", [""])[0].strip()
 
 
 class _Page:
