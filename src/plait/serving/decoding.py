@@ -19,6 +19,7 @@ from plait.media import ocr
 from plait.media.cell import Cell, InMemory, Media
 from plait.media.loading import Preparation
 from plait.serving import worker
+from plait.serving.inputs import table_columns
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
 from plait.table.problems import Problem
@@ -34,7 +35,7 @@ Key = tuple[str, bytes]  # the identity of a preparation, and the digest of a fi
 
 def preparations_of(model: Model) -> dict[str, list[Preparation]]:
     """Return how files of each column are prepared: for the network, and for each view of an ensemble."""
-    names = [column.name for column in model.schema]
+    names = table_columns(model)
     found: dict[str, dict[str, Preparation]] = {}
     for preprocessing in [*model.answering.preprocessings, model.network.preprocessing]:
         for name, modality in preprocessing.inputs.items():

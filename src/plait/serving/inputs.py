@@ -43,7 +43,7 @@ class Input:
     def all_of(cls, model: Model) -> dict[str, Input]:
         """Return the columns that a model reads, by name, in the table's order."""
         preprocessing = model.artifact.preprocessing
-        names = [column.name for column in model.schema]
+        names = table_columns(model)
         inputs: dict[str, Input] = {}
         for name, modality in preprocessing.inputs.items():
             column = origin(name, names)
@@ -57,6 +57,15 @@ class Input:
             is_media = modalities.find(kind).media
             inputs[column] = cls(column, kind, schema, is_media, several, missing)
         return inputs
+
+
+def table_columns(model: Model) -> list[str]:
+    """Return the columns of a model's table. The schema also has the sound of a video as an input."""
+    names = []
+    for column in model.schema:
+        if column.role != "input" or column.name in model.plan.conventions:
+            names.append(column.name)
+    return names
 
 
 def _cell_schema(schema: JSON, several: bool) -> JSON:
@@ -81,7 +90,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.inputs = Input.all_of(self.model)
-        names = [column.name for column in self.model.schema]
+        names = table_columns(self.model)
         self.others = [name for name in [*names, *self.model.targets] if name not in self.inputs]
 
     def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
