@@ -36,6 +36,7 @@ PROMINENT = ("image", "audio", "video", "text", "vector")  # kinds that get a wi
 PLAIN = ("number", "category", "datetime")
 MANY = 20  # plain columns from which on there is a box that filters them
 FEW = 5  # values of a category that are shown as buttons
+MOST_WRITTEN_OUT = 1e12  # numbers beyond this are written with an exponent
 LONGEST_BUTTON = 24  # characters of such a value
 
 
@@ -160,6 +161,7 @@ class _Page:
             "name": service.name,
             "answers": _answers(service.model.targets, row_schema(service.model)),
             "ids": service.model.schema.of("id"),
+            "media": {field.name: field.media.partition("/")[0] for field in self._fields if field.media},
             "alignments": alignments,
             "examples": description["examples"],
             "limits": {"body": service.limits.body, "rows": service.limits.rows},
@@ -222,9 +224,10 @@ def _kind(known: Input, media: object, low: object, high: object) -> str:
 
 
 def _figure(bound: object) -> str | None:
-    """Write a bound of the training rows in a few digits."""
+    """Write a bound of the training rows in a few digits, large ones with commas between thousands."""
     if isinstance(bound, float):
-        return f"{bound:.6g}"
+        is_large = 10_000 <= abs(bound) < MOST_WRITTEN_OUT
+        return f"{bound:,.0f}" if is_large else f"{bound:.4g}"
     return None if bound is None else str(bound)
 
 

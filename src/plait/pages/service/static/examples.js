@@ -32,11 +32,13 @@ function firstText(example, form) {
   return field ? String(example.values[field.column]).slice(0, 80) : "";
 }
 
-// Show an example's image, or the beginning of its text, or what kind of file it has.
+// Show an example's image or video, or the beginning of its text, or what kind of file it has.
 function thumbnail(example, form) {
   for (const field of form.fields) {
     const url = example.files[field.column]?.[0];
     if (url && field.family === "image") return element("img", { src: url, alt: "", loading: "lazy" });
+    // Without a time, some browsers show no frame until a video is played.
+    if (url && field.family === "video") return element("video", { src: `${url}#t=0.1`, preload: "metadata", "aria-hidden": "true", tabindex: "-1" });
   }
   const words = firstText(example, form) || mediaKinds(example, form);
   return element("span", { class: "example-text", "aria-hidden": "true" }, words);

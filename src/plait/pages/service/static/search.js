@@ -63,14 +63,13 @@ export class Search {
   card(row, files, place) {
     const part = element("li", { class: "hit" });
     for (const [column, urls] of Object.entries(files)) {
-      const family = this.form.byColumn.get(column)?.family ?? "image";
       const label = `${t("search.result", { number: place + 1 })}: ${column}`;
-      for (const url of [urls].flat()) part.append(player(url, family, label));
+      for (const url of [urls].flat()) part.append(player(url, facts.media[column], label));
     }
     const cells = element("dl", {});
     for (const [column, cell] of Object.entries(row)) {
       if (column === "score" || column in files || cell === null || cell === "") continue;
-      const words = Array.isArray(cell) ? cell.join(", ") : String(cell);
+      const words = Array.isArray(cell) ? cell.join(", ") : String(cell).replace(/T00:00:00$/, "");
       cells.append(element("dt", {}, column), element("dd", {}, words.length > LONGEST ? `${words.slice(0, LONGEST)}…` : words));
     }
     part.append(cells, element("p", { class: "score" }, t("search.score", { score: number(row.score, 3) })));
