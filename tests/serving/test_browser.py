@@ -99,7 +99,9 @@ def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
     yield from opened(browser, client, "desktop")
 
 
-def opened(browser: Browser, client: httpx.Client, size: str, query: str = "", **options: Any) -> Iterator[Page]:
+def opened(
+    browser: Browser, client: httpx.Client, size: str, query: str = "", **options: Any
+) -> Iterator[Page]:
     width, height = SIZES[size]
     is_phone = size == "phone"
     context = browser.new_context(
@@ -113,6 +115,7 @@ def opened(browser: Browser, client: httpx.Client, size: str, query: str = "", *
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda line: errors.append(line.text) if "Security Policy" in line.text else None)
     page.goto(f"{client.base_url}/{query}")
     yield page
     context.close()
@@ -368,21 +371,48 @@ def test_search_without_a_query_says_what_is_missing(page: Page) -> None:
     expect(page.locator("#results .is-error")).to_be_visible()
 
 
-def test_the_calls_of_the_api_answer_as_the_page_does(page: Page, photo: Path) -> None:
-    fill_in(page, photo)
-    field(page, "text").locator("textarea").fill("it's a \"leaf\" for $5 \\ `now`; @home\n价格")
-    answer = predict(page)
+@pytest.mark.parametrize("has_file", [True, False])
+def test_the_calls_of_the_api_answer_as_the_page_does(page: Page, photo: Path, has_file: bool) -> None:
+    fill_in(page, photo if has_file else None)
+    field(page, "text").locator("textarea").fill('it\'s a "leaf" for $5 \\ `now`; @home\n价格')
+    assert_calls_answer(page, predict(page), photo.parent)
+
+
+def assert_calls_answer(page: Page, answer: dict[str, Any], folder: Path) -> None:
+    """Run the calls that the page shows, in a folder with the files of the row."""
     page.get_by_role("tab", name="API").click()
     curl, over_http, local = [call.inner_text() for call in page.locator(".call code").all()]
-    for command in (["bash", "-c", curl.replace("curl ", "curl -s ", 1)], [sys.executable, "-c", over_http]):
-        if shutil.which(command[0]) is None or "curl" in command[-1] and shutil.which("curl") is None:
-            continue
-        done = subprocess.run(command, cwd=photo.parent, capture_output=True, text=True, check=True)
-        (said,) = json.loads(done.stdout.replace("None", "null").replace("'", '"'))["answers"]
-        assert said["label"] == answer["label"]
+    shown_by_python = over_http.replace("import requests", "import json, requests")
+    shown_by_python = shown_by_python.replace("print(answer.json())", "print(json.dumps(answer.json()))")
+    commands = [[sys.executable, "-c", shown_by_python]]
+    if shutil.which("curl"):
+        commands.append(["bash", "-c", curl])
+    for command in commands:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        (said,) = json.loads(done.stdout)["answers"]
         for name, p in said.items():
             assert p == (pytest.approx(answer[name], abs=1e-4) if isinstance(p, float) else answer[name])
     compile(local, "local", "exec")
+
+
+ODD = '<b>"p\'rice"</b> = $HOME \\ `ls`; 价格'
+
+
+def test_names_of_columns_may_be_any_text(browser: Browser, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    odd_rows = [{ODD if name == "price" else name: cell for name, cell in row.items()} for row in rows]
+    table = write_csv(tmp_path / "train.csv", odd_rows)
+    model = plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)
+    with served(model.folder) as client:
+        for page in opened(browser, client, "desktop"):
+            odd = page.locator("#row .field").nth(2)
+            expect(odd.locator(".name")).to_have_text(ODD)
+            odd.locator("input").fill("1.5")
+            field(page, "photo").locator("input.file").set_input_files(tmp_path / rows[0]["photo"])
+            answer = predict(page)
+            page.get_by_role("button", name="Compute all").click()
+            expect(page.locator(".effects")).to_contain_text(f"without {ODD}")
+            assert_calls_answer(page, answer, tmp_path / "photos")
 
 
 def test_everything_is_reached_by_keyboard(page: Page) -> None:
@@ -395,7 +425,9 @@ def test_everything_is_reached_by_keyboard(page: Page) -> None:
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
         if page.evaluate("document.activeElement === document.body"):
             break
-    ids = page.locator("#row .field :is(textarea, input:not(.capture))").evaluate_all("all => all.map((e) => e.id)")
+    ids = page.locator("#row .field :is(textarea, input:not(.capture))").evaluate_all(
+        "all => all.map((e) => e.id)"
+    )
     assert set(ids) <= reached
     assert {"Predict", "clear"} <= reached
 
@@ -427,10 +459,12 @@ def test_colours_are_chosen_and_remembered(page: Page) -> None:
 def test_the_page_speaks_chinese(browser: Browser, client: httpx.Client) -> None:
     messages = service_page.read_messages("zh")
     for page in opened(browser, client, "desktop", locale="zh-CN"):
+        field(page, "shop").locator("input").fill("north")
         page.get_by_role("button", name=messages["predict"], exact=True).click()
-        expect(page.get_by_text(messages["answer.without_inputs"])).to_be_visible()
+        expect(page.locator(".said")).to_contain_text(messages["answer.probability"].split()[0])
         page.get_by_role("link", name="English").click()
         expect(page.get_by_role("button", name="Predict", exact=True)).to_be_visible()
+        expect(field(page, "shop").locator("input")).to_have_value("north")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -208,7 +208,9 @@ def test_the_right_token_opens_the_page(guarded: httpx.Client) -> None:
 
 
 def test_names_of_columns_are_shown_as_they_are(tmp_path: Path) -> None:
-    rows = [{ODD if name == "price" else name: cell for name, cell in row.items()} for row in make_rows(tmp_path)]
+    rows = [
+        {ODD if name == "price" else name: cell for name, cell in row.items()} for row in make_rows(tmp_path)
+    ]
     table = write_csv(tmp_path / "train.csv", rows)
     model = plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)
     with served(model.folder) as client:

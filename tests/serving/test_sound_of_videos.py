@@ -41,4 +41,6 @@ def test_the_sound_of_a_video_is_part_of_the_answer(tmp_path: Path) -> None:
             sent = {"film": base64.b64encode(content).decode()}
             (answer,) = client.post("/predict", json=sent).json()["answers"]
             (expected,) = model.predict(row, root=tmp_path).to_pylist()
-            assert answer["pitch_probability_low"] == pytest.approx(expected["pitch_probability_low"], abs=1e-4)
+            assert answer["pitch_probability_low"] == pytest.approx(
+                expected["pitch_probability_low"], abs=1e-4
+            )

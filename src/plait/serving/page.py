@@ -146,7 +146,7 @@ class _Page:
 
     def __init__(self, service: Service) -> None:
         self.limits = service.limits
-        self.examples = {}
+        self.examples: dict[str, Path] = {}
         for row in service.examples:
             for paths in row.files.values():
                 self.examples |= {path.name: path for path in paths}
@@ -194,7 +194,11 @@ class _Page:
             facts={**self._facts, "language": language, "messages": messages},
             **values,
         )
-        headers = {"Content-Language": language, "Vary": "Accept-Language, Cookie", "Cache-Control": "no-store"}
+        headers = {
+            "Content-Language": language,
+            "Vary": "Accept-Language, Cookie",
+            "Cache-Control": "no-store",
+        }
         return HTMLResponse(html, status, headers)
 
 
@@ -235,9 +239,7 @@ def _answers(targets: Sequence[str], schema: JSON) -> list[JSON]:
     """Return each target with its classes and the columns of their probabilities."""
     columns = schema["properties"]
     assert isinstance(columns, Mapping)
-    answers: dict[str, JSON] = {}
-    for target in targets:
-        answers[target] = {"target": target, "probabilities": []}
+    probabilities: dict[str, list[JSON]] = {target: [] for target in targets}
 
     # One target may begin with the name of another: the longest one that fits is the right one.
     by_length = sorted(targets, key=len, reverse=True)
@@ -245,9 +247,9 @@ def _answers(targets: Sequence[str], schema: JSON) -> list[JSON]:
         for target in by_length:
             if column.startswith(target + PROBABILITY):
                 label = column.removeprefix(target + PROBABILITY)
-                answers[target]["probabilities"].append({"label": label, "column": column})
+                probabilities[target].append({"label": label, "column": column})
                 break
-    return list(answers.values())
+    return [{"target": target, "probabilities": probabilities[target]} for target in targets]
 
 
 @cache

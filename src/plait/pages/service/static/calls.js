@@ -47,8 +47,8 @@ export function curl(url, form, hasToken) {
     parts.push("-H 'Content-Type: application/json'", `-d ${shell(JSON.stringify(body))}`);
     return parts.join(" \\\n  ");
   }
-  // curl cuts a field at its first equals sign; a form cannot have such a column.
-  if (row.some(({ column }) => /[=;"\n]/.test(column))) return heredoc(parts, row);
+  // Forms have no agreed way to write such names.
+  if (row.some(({ column }) => /[=;"\\\r\n]/.test(column))) return heredoc(parts, row);
   for (const { column, files, value } of row) {
     if (!files) parts.push(`--form-string ${shell(`${column}=${value}`)}`);
     for (const file of files ?? []) parts.push(`-F ${shell(`${column}=@"${file.name.replace(/["\\]/g, "\\$&")}"`)}`);
@@ -73,33 +73,31 @@ const literal = (value) => JSON.stringify(value);
 
 export function overHTTP(url, form, hasToken) {
   const row = cells(form);
-  const lines = ["import requests", ""];
-  if (hasToken) lines.splice(0, 1, "import os", "", "import requests");
-  const options = [];
-  if (row.some(({ files }) => files)) {
-    const values = row.filter(({ files }) => !files).map((cell) => `    ${literal(cell.column)}: ${literal(plain(cell))},`);
-    lines.push("row = {", ...values, "}", "files = [");
-    for (const { column, files } of row) {
-      for (const file of files ?? []) lines.push(`    (${literal(column)}, open(${literal(file.name)}, "rb")),`);
-    }
-    lines.push("]");
-    options.push("data=row", "files=files");
-  } else {
-    lines.push("row = {", ...row.map((cell) => `    ${literal(cell.column)}: ${literal(plain(cell))},`), "}");
-    options.push("json=row");
-  }
-  if (hasToken) lines.push('headers = {"Authorization": f"Bearer {os.environ[\'PLAIT_TOKEN\']}"}');
-  if (hasToken) options.push("headers=headers");
-  lines.push(`answer = requests.post(${literal(url)}, ${options.join(", ")})`);
+  const hasFiles = row.some(({ files }) => files);
+  const lines = [];
+  if (hasFiles) lines.push("import base64");
+  if (hasToken) lines.push("import os");
+  lines.push(...(lines.length ? [""] : []), "import requests", "");
+  if (hasFiles) lines.push("", "def file(name):", '    return base64.b64encode(open(name, "rb").read()).decode()', "", "");
+  lines.push(...assignment(row, (name) => `file(${literal(name)})`));
+  if (hasToken) lines.push('headers = {"Authorization": "Bearer " + os.environ["PLAIT_TOKEN"]}');
+  lines.push(`answer = requests.post(${literal(url)}, json=row${hasToken ? ", headers=headers" : ""})`);
   lines.push("print(answer.json())");
   return lines.join("\n");
 }
 
 export function local(form) {
-  const lines = cells(form).map((cell) => {
-    if (!cell.files) return `    ${literal(cell.column)}: ${literal(plain(cell))},`;
-    const names = cell.files.map((file) => file.name);
-    return `    ${literal(cell.column)}: ${literal(names.length === 1 ? names[0] : names)},`;
+  const lines = ["import plait", "", `model = plait.load(${literal(facts.name)})`];
+  lines.push(...assignment(cells(form), literal), "print(model.predict([row]))");
+  return lines.join("\n");
+}
+
+// The lines of a dict; `written` gives the expression of a file by its name.
+function assignment(row, written) {
+  const lines = row.map((cell) => {
+    const names = (cell.files ?? []).map((file) => written(file.name));
+    const value = cell.files ? (names.length === 1 ? names[0] : `[${names.join(", ")}]`) : literal(plain(cell));
+    return `    ${literal(cell.column)}: ${value},`;
   });
-  return ["import plait", "", `model = plait.load(${literal(facts.name)})`, "row = {", ...lines, "}", "print(model.predict([row]))"].join("\n");
+  return lines.length ? ["row = {", ...lines, "}"] : ["row = {}"];
 }

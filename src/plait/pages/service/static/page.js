@@ -14,6 +14,7 @@ const query = document.getElementById("query") && new Form(document.getElementBy
 const answer = document.getElementById("answer");
 
 addTheme();
+if (row) keepOverLanguages();
 if (row) addPrediction();
 if (query) new Search(query, showErrors);
 addTabs();
@@ -39,6 +40,26 @@ function addTheme() {
     show();
   });
   show();
+}
+
+// ---------------------------------------------------------------- languages
+
+// Another language is another page: take along what is typed, and the tab. Files have to be chosen again.
+function keepOverLanguages() {
+  const name = "plait-row";
+  try {
+    for (const [column, text] of JSON.parse(sessionStorage.getItem(name) ?? "[]")) row.byColumn.get(column)?.fill(text);
+    sessionStorage.removeItem(name);
+  } catch {
+    return; // without storage there is nothing to take along
+  }
+  for (const link of document.querySelectorAll(".settings a")) {
+    link.addEventListener("click", () => {
+      const typed = row.fields.filter((field) => !field.family && field.isFilled);
+      sessionStorage.setItem(name, JSON.stringify(typed.map((field) => [field.column, field.text])));
+      link.hash = location.hash;
+    });
+  }
 }
 
 // ---------------------------------------------------------------- tabs
