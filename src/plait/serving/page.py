@@ -228,11 +228,11 @@ def _kind(known: Input, media: object, low: object, high: object) -> str:
 
 
 def _figure(bound: object) -> str | None:
-    """Write a bound of the training rows in a few digits, large ones with commas between thousands."""
+    """Write a bound of the training rows: a time to the minute, a number in a few digits, with commas."""
     if isinstance(bound, float):
         is_large = 10_000 <= abs(bound) < MOST_WRITTEN_OUT
         return f"{bound:,.0f}" if is_large else f"{bound:.4g}"
-    return None if bound is None else str(bound)
+    return None if bound is None else str(bound).replace("T", " ").removesuffix(":00")
 
 
 def _answers(targets: Sequence[str], schema: JSON) -> list[JSON]:

@@ -1,5 +1,6 @@
 // Show what the model answers to a row: its answer for each target, with probabilities where there are any.
 
+import { player } from "./fields.js";
 import { element, facts, number, probability, t } from "./text.js";
 
 const SHOWN = 8; // classes that are shown at first
@@ -8,8 +9,22 @@ const SHOWN = 8; // classes that are shown at first
 export function inWords(target, answer) {
   const cell = answer[target.target];
   if (cell === null || cell === undefined) return t("answer.none");
+  if (isFile(cell)) return t(`kind.${familyOf(cell)}`);
   if (Array.isArray(cell)) return cell.length ? cell.join(", ") : t("answer.no_labels");
   return typeof cell === "number" ? number(cell) : String(cell);
+}
+
+export function isFile(cell) {
+  return typeof cell === "string" && cell.startsWith("data:");
+}
+
+function familyOf(uri) {
+  return ["image", "video"].find((family) => uri.startsWith(`data:${family}/`)) ?? "audio";
+}
+
+// Return what shows or plays an answer that is a file.
+export function fileOf(target, uri) {
+  return player(uri, familyOf(uri), target.target);
 }
 
 // Return the probabilities of a target, the largest first: [{label, p}].
@@ -34,20 +49,20 @@ function certainty(target, answer) {
   return found ? answer[found.column] : null;
 }
 
-// Return what shows an answer. `truth` holds the row's cells in the table, if it comes from there.
-export function shown(answer, truth) {
-  const cards = facts.answers.map((target) => card(target, answer, truth?.[target.target]));
+// Return what shows an answer. `example` is the row of the table that was filled in, if it comes from there.
+export function shown(answer, example) {
+  const cards = facts.answers.map((target) => card(target, answer, example));
   const others = unclaimed(answer);
   if (others.length) cards.push(element("dl", { class: "others" }, ...others));
   return cards;
 }
 
-function card(target, answer, truth) {
+function card(target, answer, example) {
   const cell = answer[target.target];
+  const truth = example?.values[target.target];
   const part = element("article", { class: "target" }, element("h3", {}, target.target));
-  if (typeof cell === "string" && cell.startsWith("data:")) {
-    const tag = { image: "img", video: "video" }[cell.slice(5, 10)] ?? "audio";
-    part.append(element(tag, { src: cell, controls: tag !== "img", alt: target.target, "aria-label": target.target }));
+  if (isFile(cell)) {
+    part.append(fileOf(target, cell));
   } else {
     const words = element("p", { class: isLong(cell) ? "said long" : "said" }, inWords(target, answer));
     const p = certainty(target, answer);
@@ -55,6 +70,10 @@ function card(target, answer, truth) {
     part.append(words);
   }
   if (truth !== undefined && truth !== null) part.append(compared(target, cell, truth));
+  for (const url of example?.files[target.target] ?? []) {
+    const name = t("answer.truth", { truth: target.target });
+    part.append(element("p", { class: "truth" }, t("answer.truth", { truth: "" })), player(url, facts.media[target.target] ?? "audio", name));
+  }
   if (target.probabilities.length) part.append(...bars(target, answer));
   return part;
 }

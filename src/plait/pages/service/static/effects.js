@@ -1,6 +1,6 @@
 // What each input contributes: the row is predicted again without it.
 
-import { inWords } from "./answers.js";
+import { fileOf, inWords, isFile } from "./answers.js";
 import { predictEach } from "./client.js";
 import { element, facts, number, probability, say, t } from "./text.js";
 
@@ -99,11 +99,12 @@ function difference(target, before, after) {
     return [line, Math.abs(after[target.target] - cell) / (Math.abs(cell) + Math.abs(after[target.target]) || 1)];
   }
   const isSame = cell === after[target.target];
+  if (!isSame && isFile(after[target.target])) return [element("p", {}, fileOf(target, after[target.target])), 1];
   return [element("p", {}, isSame ? t("effects.same") : changed("", shortened(words), shortened(now))), isSame ? 0 : 1];
 }
 
 // Follow the class that is answered; among labels, the one whose probability changes most.
-function ofProbability(target, before, after, words, now) {
+function ofProbability(target, before, after, answered, now) {
   let followed = target.probabilities.find(({ label }) => label === String(before[target.target]));
   if (!followed) {
     const change = ({ column }) => Math.abs(after[column] - before[column]);
@@ -114,11 +115,12 @@ function ofProbability(target, before, after, words, now) {
   track.style.setProperty("--from", from);
   track.style.setProperty("--to", to);
   track.classList.add(to < from ? "is-less" : "is-more");
-  const line = element("p", {}, track, changed(followed.label, probability(from), probability(to)));
-  if (now !== words) {
+  const [shownFrom, shownTo] = [probability(from), probability(to)];
+  const line = element("p", {}, track, shownFrom === shownTo ? t("effects.same") : changed(followed.label, shownFrom, shownTo));
+  if (now !== answered) {
     const top = target.probabilities.find(({ label }) => label === now);
-    const p = top ? probability(after[top.column]) : "";
-    line.append(element("span", { class: "now" }, t("effects.now", { answer: now, p })));
+    const words = top ? t("effects.now", { answer: now, p: probability(after[top.column]) }) : t("effects.now_labels", { answer: now });
+    line.append(element("span", { class: "now" }, words));
   }
   return [line, Math.abs(to - from)];
 }

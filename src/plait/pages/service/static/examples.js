@@ -2,7 +2,7 @@
 
 import { element, facts, t } from "./text.js";
 
-// Offer the examples; `chosen` is called with the cells of the one that was filled in.
+// Offer the examples; `chosen` is called with the one that was filled in.
 export function offer(form, chosen) {
   if (!facts.examples.length) return;
   const list = document.querySelector(".examples");
@@ -17,12 +17,12 @@ function button(example, form, chosen) {
   const words = [truth, firstText(example, form)].flat().filter(Boolean).map(String);
   const label = t("examples.row", { number: example.row + 1, shown: words.join(", ") || t("examples.number", { number: example.row + 1 }) });
   const made = element("button", { type: "button", class: "example", "aria-label": label });
-  made.append(thumbnail(example, form), element("span", { class: "example-words" }, words[0] ?? t("examples.number", { number: example.row + 1 })));
+  made.append(thumbnail(example, form), element("span", { class: "example-words" }, truth.length ? [truth[0]].flat().join(", ") : t("examples.number", { number: example.row + 1 })));
   made.addEventListener("click", async () => {
     made.disabled = true;
     await fill(example, form);
     made.disabled = false;
-    chosen(example.values);
+    chosen(example);
   });
   return made;
 }

@@ -122,7 +122,7 @@ function addFiles() {
 
 function addPrediction() {
   const effects = new Effects(document.getElementById("effects"), row, (error) => showErrors(error, row, answer));
-  let truth = null;
+  let example = null; // that the row is, unless it was changed
   let asked = 0;
 
   const predict = async () => {
@@ -135,7 +135,7 @@ function addPrediction() {
       const cells = await row.row();
       const { answers: [predicted], warnings } = await post("predict", JSON.stringify(cells));
       if (ticket !== asked) return; // a later request is on its way
-      answer.replaceChildren(...notices(cells, warnings), ...answers.shown(predicted, truth));
+      answer.replaceChildren(...notices(cells, warnings), ...answers.shown(predicted, example));
       effects.offer(predicted);
       say([answers.spoken(predicted), ...warnings].join(". "));
       reveal();
@@ -156,7 +156,7 @@ function addPrediction() {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) predict();
   });
   row.root.addEventListener("rowchange", () => {
-    truth = null;
+    example = null;
     outdate(predict);
     effects.hide();
   });
@@ -167,8 +167,8 @@ function addPrediction() {
     answer.classList.remove("is-stale");
     row.fields[0]?.input.focus();
   });
-  examples.offer(row, (values) => {
-    truth = values;
+  examples.offer(row, (filled) => {
+    example = filled;
     predict();
   });
   if (document.getElementById("filter")) addFilter();

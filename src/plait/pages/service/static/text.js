@@ -15,10 +15,12 @@ export function number(value, digits = 4) {
   return formats.get(digits).format(value);
 }
 
+// Rounding must not turn what is nearly sure into certainty.
 export function probability(p) {
-  // Rounding must not turn what is nearly sure into certainty.
-  const shown = p > 0.9995 && p < 1 ? 0.999 : p;
-  return p > 0 && p < 0.0005 ? "< 0.001" : shown.toFixed(shown > 0 && shown < 0.01 ? 3 : 2);
+  if (p > 0 && p < 0.0005) return "< 0.001";
+  if (p < 1 && p > 0.9995) return "> 0.999";
+  const isNearEnd = (p > 0 && p < 0.01) || (p < 1 && p > 0.99);
+  return p.toFixed(isNearEnd ? 3 : 2);
 }
 
 export function element(tag, attributes = {}, ...children) {
