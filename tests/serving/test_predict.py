@@ -172,7 +172,7 @@ def test_a_body_that_cannot_be_parsed_is_refused(
 
 def test_what_is_too_large_is_refused(model: plait.Model) -> None:
     with served(model.folder, rows=2, body=1000) as client:
-        assert client.post("/predict", json=[{}] * 3).status_code == 413
+        assert client.post("/predict", json=[{}] * 3).status_code == 422
         assert client.post("/predict", json={"text": "x" * 2000}).status_code == 413
         chunks = (b" " * 100 for _ in range(100))
         headers = {"content-type": "application/json"}

@@ -223,8 +223,8 @@ class Text(ValueModality):
         return str(self.tokenizer.decode(ids)).removeprefix(" ")
 
     def cell_schema(self) -> JSON:
-        """Return the schema of a text, or of a list of texts, such as tags."""
-        return {"type": ["string", "array"], "items": {"type": "string"}}
+        """Return the schema of a text, or of a list of texts, such as tags. Numbers are texts too."""
+        return {"type": ["string", "number", "boolean", "array"]}
 
     def state(self) -> JSON:
         """Return the tokenizer as JSON."""

@@ -116,7 +116,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         "cell that cannot be read is missing, and `problem` says why. A line that is no row is answered by a "
         "line with `error`.",
         responses=openapi.stream_responses(service),
-        openapi_extra=openapi.stream_body(),
+        openapi_extra=openapi.stream_body(service),
     )
     async def predict_batch(request: Request) -> Response:
         return await streaming.answer(request, service)

@@ -36,6 +36,8 @@ class Gallery:
             if modality.media:
                 self._suffixes[name] = getattr(modality, "suffixes", ())
 
+        if place is not None and not model.alignments:
+            raise TableError(f"the index '{place}' cannot be searched: this model aligns no columns")
         error: TableError | None = None
         for name in model.alignments:
             try:

@@ -208,7 +208,7 @@ def readable(rows: object, most: int) -> list[dict[str, object]]:
         raise Refusal(422, f"expected an object of columns and cells, or a list of such; came {_kind(rows)}")
     if len(rows) > most:
         message = f"expected at most {most:,} rows, came {len(rows):,}; send more to /predict/batch"
-        raise Refusal(413, message)
+        raise Refusal(422, message)
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise Refusal(422, f"row {number}: expected an object of columns and cells, came {_kind(row)}")

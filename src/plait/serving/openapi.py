@@ -132,20 +132,22 @@ def responses(service: Service, answer: JSON) -> dict[int | str, JSON]:
     return answers
 
 
-def stream_body() -> JSON:
+def stream_body(service: Service) -> JSON:
     """Return what the route of streams says of its body."""
-    return {"requestBody": {"required": True, "content": _stream_content()}}
+    return {"requestBody": {"required": True, "content": _stream_content(row(service))}}
 
 
 def stream_responses(service: Service) -> dict[int | str, JSON]:
     """Return what the route of streams may answer."""
     answers = responses(service, {})
-    answers[200] = {"description": "the answers, in the form of the rows", "content": _stream_content()}
+    answers[200] = {"description": "the answers, in the form of the rows", "content": {}}
+    answers[200]["content"] = _stream_content(row_schema(service.model))
     return answers
 
 
-def _stream_content() -> JSON:
-    content: JSON = {kind: {"schema": {"type": "string"}} for kind in LINES_TYPES}
+def _stream_content(line: JSON) -> JSON:
+    """Return how a stream is described. OpenAPI has no word for JSON Lines, so they are an array of lines."""
+    content: JSON = {kind: {"schema": {"type": "array", "items": line}} for kind in LINES_TYPES}
     content[STREAM_TYPE] = {"schema": {"type": "string", "format": "binary"}}
     return content
 
