@@ -147,7 +147,7 @@ def shown(page: Page) -> tuple[str, dict[str, float]]:
     probabilities = {}
     for bar in page.locator(".bars li").all():
         label = bar.locator(".label").inner_text()
-        probabilities[label] = float(bar.locator(".p").inner_text().removeprefix("< "))
+        probabilities[label] = float(bar.locator(".p").inner_text().lstrip("<> "))
     return page.locator(".said").inner_text().split("probability")[0].strip(), probabilities
 
 
@@ -226,6 +226,14 @@ def test_a_number_that_is_none_is_an_error_of_its_column(page: Page) -> None:
     page.get_by_role("button", name="Predict", exact=True).click()
     expect(field(page, "price").locator(".error")).to_contain_text("much")
     expect(field(page, "price").locator("input")).to_be_focused()
+
+
+def test_a_file_that_has_gone_is_an_error_of_its_column(page: Page, photo: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copy(photo, tmp_path / "moved.png"))
+    field(page, "photo").locator("input.file").set_input_files(moved)
+    moved.unlink()
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(field(page, "photo").locator(".error")).to_contain_text("choose it again")
 
 
 def test_a_file_of_another_kind_is_refused_at_once(page: Page, folder: Path) -> None:
@@ -369,6 +377,83 @@ def test_search_without_a_query_says_what_is_missing(page: Page) -> None:
     page.get_by_role("tab", name="Search").click()
     page.locator("#query button.primary").click()
     expect(page.locator("#results .is-error")).to_be_visible()
+
+
+def answer_with(page: Page, status: int, body: dict[str, Any], **headers: str) -> None:
+    """Have the service answer every prediction like this."""
+
+    def fulfil(route: Any) -> None:
+        route.fulfill(status=status, content_type="application/json", body=json.dumps(body), headers=headers)
+
+    page.route("**/predict", fulfil)
+
+
+def test_warnings_are_shown_and_announced(page: Page) -> None:
+    answer_with(page, 200, {"answers": [{"label": "red"}], "warnings": ["<i>the shop</i> is new"]})
+    predict(page)
+    expect(page.locator("#answer .notice li")).to_contain_text("<i>the shop</i> is new")
+    expect(page.locator("#spoken")).to_contain_text("is new")
+
+
+def test_an_answer_that_is_a_recording_is_played(page: Page) -> None:
+    recording = base64.b64encode(wav(wave(1.0))).decode()
+    answer_with(page, 200, {"answers": [{"label": f"data:audio/wav;base64,{recording}"}], "warnings": []})
+    predict(page)
+    assert played(page, page.locator(".target audio"))
+    expect(page.locator("#spoken")).to_have_text("label: audio")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (429, {"Retry-After": "7"}, "Try again in 7 s"),
+        (401, {}, "Log in again"),
+        (500, {}, "what went wrong"),
+    ],
+)
+def test_a_refused_request_says_why(page: Page, status: int, headers: dict[str, str], words: str) -> None:
+    answer_with(page, status, {"error": "what went wrong"}, **headers)
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(page.locator("#answer .is-error")).to_contain_text(words)
+    page.unroute("**/predict")
+    predict(page)
+    expect(page.locator(".said")).to_be_visible()
+
+
+def test_a_service_that_is_gone_is_an_error(page: Page) -> None:
+    page.route("**/predict", lambda route: route.abort())
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(page.locator("#answer .is-error")).to_contain_text("cannot be reached")
+
+
+def test_files_that_are_too_large_are_not_sent(browser: Browser, model: plait.Model, tmp_path: Path) -> None:
+    with served(model.folder, body=20_000) as client:
+        for page in opened(browser, client, "desktop"):
+            large = tmp_path / "large.png"
+            large.write_bytes(b"\x89PNG" + bytes(40_000))
+            field(page, "photo").locator("input.file").set_input_files(large)
+            page.get_by_role("button", name="Predict", exact=True).click()
+            expect(field(page, "photo").locator(".error")).to_contain_text("at most 0.02 MB")
+
+
+def test_every_kind_of_target_is_shown(browser: Browser, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    for number, row in enumerate(rows):
+        row["tags"] = [["warm"], ["cold", "round"], ["cold"]][number % 3]
+    targets = ["label", "price", "tags"]
+    fitted = plait.fit(rows, targets, root=tmp_path, out=tmp_path / "run", overrides=FAST, quiet=True)
+    with served(fitted.folder) as client:
+        for page in opened(browser, client, "desktop"):
+            field(page, "text").locator("textarea").fill("there is a sky near house number 7")
+            answer = predict(page)
+            cards = page.locator(".target")
+            expect(cards.nth(0).locator(".said")).to_contain_text(answer["label"])
+            shown_price = float(cards.nth(1).locator(".said").inner_text())
+            assert shown_price == pytest.approx(answer["price"], rel=1e-3)
+            words = ", ".join(answer["tags"]) or "none of the labels"
+            expect(cards.nth(2).locator(".said")).to_have_text(words)
+            page.get_by_role("button", name="Compute all").click()
+            expect(page.locator(".effect p")).to_have_count(3)
 
 
 @pytest.mark.parametrize("has_file", [True, False])

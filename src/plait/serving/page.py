@@ -35,6 +35,7 @@ PROBABILITY = "_probability_"  # stands between a target and a class in the name
 PROMINENT = ("image", "audio", "video", "text", "vector")  # kinds that get a wide field
 PLAIN = ("number", "category", "datetime")
 MANY = 20  # plain columns from which on there is a box that filters them
+MOST_OFFERED = 2000  # values of a category that are offered while somebody types
 FEW = 5  # values of a category that are shown as buttons
 MOST_WRITTEN_OUT = 1e12  # numbers beyond this are written with an exponent
 LONGEST_BUTTON = 24  # characters of such a value
@@ -60,6 +61,11 @@ class Field:
     def is_prominent(self) -> bool:
         """Whether the column gets a wide field before the grid of plain ones."""
         return self.kind in PROMINENT
+
+    @property
+    def offered(self) -> Sequence[str]:
+        """The values that are offered while somebody types."""
+        return self.values[:MOST_OFFERED]
 
     @property
     def buttons(self) -> Sequence[str]:

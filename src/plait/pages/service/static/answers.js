@@ -43,10 +43,11 @@ export function spoken(answer) {
     .join("; ");
 }
 
-// Return the probability of the class that is answered; null for other answers.
+// Return the probability of the class that is answered; null for other answers, and for several labels.
 function certainty(target, answer) {
-  const found = target.probabilities.find(({ label }) => label === String(answer[target.target]));
-  return found ? answer[found.column] : null;
+  const cell = answer[target.target];
+  const found = target.probabilities.find(({ label }) => label === String(cell));
+  return found && !Array.isArray(cell) ? (answer[found.column] ?? null) : null;
 }
 
 // Return what shows an answer. `example` is the row of the table that was filled in, if it comes from there.

@@ -14,14 +14,20 @@ export function show(host, form) {
 
 function block(title, code) {
   const copy = element("button", { type: "button", class: "quiet", "aria-label": t("api.copy_of", { what: title }) }, t("api.copy"));
+  const shown = element("code", {}, code);
   copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(code);
+    try {
+      await navigator.clipboard.writeText(code);
+    } catch {
+      getSelection().selectAllChildren(shown); // for the keys that copy
+      return;
+    }
     copy.textContent = t("api.copied");
     say(t("api.copied"));
     setTimeout(() => { copy.textContent = t("api.copy"); }, 2000);
   });
   const head = element("div", { class: "call-head" }, element("h3", {}, title), navigator.clipboard ? copy : "");
-  return element("section", { class: "call" }, head, element("pre", { tabindex: "0", "aria-label": title }, element("code", {}, code)));
+  return element("section", { class: "call" }, head, element("pre", { tabindex: "0", "aria-label": title }, shown));
 }
 
 // Cells in the order of the page: {column, files} or {column, value}.

@@ -63,8 +63,8 @@ async function fill(example, form) {
 }
 
 async function download(url) {
-  const response = await fetch(url);
-  if (!response.ok) return null;
+  const response = await fetch(url).catch(() => null);
+  if (!response?.ok) return null;
   const blob = await response.blob();
   return new File([blob], url.split("/").at(-1), { type: blob.type });
 }

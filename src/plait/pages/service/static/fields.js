@@ -1,5 +1,6 @@
 // The controls of a row's columns. A field has a cell, or is empty; what it has can be left out and put back.
 
+import { Refused } from "./client.js";
 import { canRecord, record } from "./recorder.js";
 import { element, facts, say, t } from "./text.js";
 
@@ -199,8 +200,14 @@ class MediaField extends Field {
   }
 
   async cell() {
-    const cells = await Promise.all(this.files.map(dataURI));
-    return cells.length === 1 ? cells[0] : cells;
+    try {
+      const cells = await Promise.all(this.files.map(dataURI));
+      return cells.length === 1 ? cells[0] : cells;
+    } catch {
+      // The file was moved or changed after it was chosen.
+      const problem = t("media.unreadable");
+      throw new Refused(problem, 0, [{ column: this.column, problem }]);
+    }
   }
 
   // Whether files of a type belong here. A container of video may hold sound alone.
@@ -277,31 +284,31 @@ class MediaField extends Field {
     });
   }
 
-  // Phones open their camera for an input with `capture`; other machines record in the page.
+  // Phones open their camera for an input with `capture`. Elsewhere, and for sound and video where the browser
+  // allows it, the page records.
   addCapture() {
     const button = this.part.querySelector(".record");
     const capture = this.part.querySelector(".capture");
     const isPhone = matchMedia("(pointer: coarse)").matches;
-    if (!button || !(canRecord() || (capture && isPhone))) return;
+    const byPhone = isPhone && (this.family === "image" || !canRecord());
+    if (!byPhone && !canRecord()) return;
     button.hidden = false;
-    capture?.addEventListener("change", () => this.take(capture));
-    button.addEventListener("click", async () => {
-      if (capture && isPhone) {
-        capture.click();
-        return;
-      }
-      this.showError("");
-      button.disabled = true;
-      try {
-        const file = await record(this.family, this.part.querySelector(".recorder"));
-        if (file) this.add([file]);
-      } catch {
-        this.showError(t("record.denied"));
-        say(t("record.denied"));
-      }
-      button.disabled = false;
-      button.focus();
-    });
+    capture.addEventListener("change", () => this.take(capture));
+    button.addEventListener("click", () => (byPhone ? capture.click() : this.record(button)));
+  }
+
+  async record(button) {
+    this.showError("");
+    button.disabled = true;
+    try {
+      const file = await record(this.family, this.part.querySelector(".recorder"));
+      if (file) this.add([file]);
+    } catch {
+      this.showError(t("record.denied"));
+      say(t("record.denied"));
+    }
+    button.disabled = false;
+    button.focus();
   }
 
   addPaste() {

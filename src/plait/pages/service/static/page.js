@@ -7,7 +7,7 @@ import { Effects } from "./effects.js";
 import * as examples from "./examples.js";
 import { Form } from "./fields.js";
 import { Search } from "./search.js";
-import { element, facts, say, t } from "./text.js";
+import { element, facts, number, say, t } from "./text.js";
 
 const row = document.getElementById("row") && new Form(document.getElementById("row"));
 const query = document.getElementById("query") && new Form(document.getElementById("query"));
@@ -204,7 +204,7 @@ function reveal() {
 
 function checkSize(form) {
   if (form.bytes <= facts.limits.body) return;
-  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+  const megabytes = (bytes) => number(bytes / 1e6, 3);
   const largest = form.used.reduce((most, field) => (field.bytes > most.bytes ? field : most));
   const problem = t("media.too_large", { size: megabytes(form.bytes), limit: megabytes(facts.limits.body) });
   throw new Refused(problem, 413, [{ column: largest.column, problem }]);

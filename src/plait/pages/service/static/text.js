@@ -19,7 +19,7 @@ export function number(value, digits = 4) {
 export function probability(p) {
   if (p > 0 && p < 0.0005) return "< 0.001";
   if (p < 1 && p > 0.9995) return "> 0.999";
-  const isNearEnd = (p > 0 && p < 0.01) || (p < 1 && p > 0.99);
+  const isNearEnd = (p > 0 && p < 0.005) || (p < 1 && p > 0.995);
   return p.toFixed(isNearEnd ? 3 : 2);
 }
 
