@@ -77,11 +77,11 @@ def test_a_condition_holds_for_all_rows(search: httpx.Client) -> None:
     [
         ("/search?where=nonsense", {"text": "x"}, 422, "cannot be used"),
         ("/search?in=txt", {"text": "x"}, 422, "did you mean 'text'?"),
-        ("/search?k=0", {"text": "x"}, 422, "k: "),
+        ("/search?k=0", {"text": "x"}, 422, "the parameter 'k'"),
         ("/search", {}, 422, "the query is empty"),
         ("/search", [{}, {}], 422, "expected one row"),
         ("/search?alignment=x", {"text": "x"}, 422, "no alignment 'x'"),
-        ("/classify", {"text": "x"}, 422, "labels: "),
+        ("/classify", {"text": "x"}, 422, "the parameter 'labels' is missing"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(

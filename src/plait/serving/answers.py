@@ -47,11 +47,16 @@ def as_rows(answers: pa.Table) -> list[JSON]:
     return rows
 
 
+def as_uri(content: bytes) -> str:
+    """Return a file as a data URI."""
+    return f"data:{media_type(content)};base64,{base64.b64encode(content).decode()}"
+
+
 def _json(cell: object) -> JSONValue:
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else None
     if isinstance(cell, bytes):
-        return f"data:{media_type(cell)};base64,{base64.b64encode(cell).decode()}"
+        return as_uri(cell)
     if isinstance(cell, list):
         return [_json(entry) for entry in cell]
     if isinstance(cell, (datetime.date, datetime.datetime)):

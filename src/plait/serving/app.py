@@ -63,13 +63,14 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+        message = "no such route, or not by this method; /openapi.json lists all"
+        return JSONResponse({"error": message}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return JSONResponse({"error": f"{name}: {first['msg']}"}, 422)
+        reason = "is missing" if first["type"] == "missing" else "cannot be read, or is outside its range"
+        return JSONResponse({"error": f"the parameter '{first['loc'][-1]}' {reason}"}, 422)
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

@@ -1,7 +1,7 @@
 """Answer the rows of many requests together, one batch after the other, in one thread.
 
 A network answers 32 rows in far less than 32 times the time of one. So a row waits a few milliseconds for
-others. While a batch is being answered, the next one gathers.
+others that are being read and decoded. While a batch is being answered, the next one gathers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -64,6 +65,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._row_seconds = 0.0
+        self._coming = 0  # requests whose rows are being read and decoded
         self._gathering = asyncio.get_running_loop().create_task(self._run())
 
     @property
@@ -74,6 +76,15 @@ class Batcher:
     @property
     def _rows(self) -> int:
         return sum(len(job.table) for job in self._jobs)
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Say that rows are on their way, so that others wait for them."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     async def answer(self, table: Table, cells: Mapping[Key, Cell]) -> Answered:
         """Answer the rows of a typed table, whose files are `cells`."""
@@ -106,7 +117,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            if self._rows < self._limits.batch:
+            if self._coming and self._rows < self._limits.batch:
                 await asyncio.sleep(self._limits.wait)
             batch = self._next_batch()
             if batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
@@ -56,8 +57,9 @@ def parse_json(text: bytes) -> object:
     try:
         value: object = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        # The parser says where it stopped, in characters of the request alone.
-        raise Refusal(400, f"expected JSON: {str(error)[:200]}") from None
+        place = re.search(r"line \d+ column \d+", str(error))
+        where = f" at {place[0]}" if place else ""
+        raise Refusal(400, f"expected JSON; it is broken, no UTF-8 or nested too deeply{where}") from None
     return value
 
 

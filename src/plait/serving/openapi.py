@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from plait.media.kinds import BYTES, media_type
+from plait.media.kinds import BYTES
 from plait.prediction.examples import Example
-from plait.serving.answers import row_schema
+from plait.serving.answers import as_uri, row_schema
 from plait.serving.arrow import STREAM_TYPE
 from plait.serving.bodies import FORM_TYPE, JSON_TYPE
 from plait.serving.inputs import Input
 from plait.serving.service import Service
 from plait.serving.streaming import LINES_TYPES
 from plait.table.json import JSON
+
+SHOWN_FILE = 16_000  # bytes of a file that is shown as an example
 
 ERROR: JSON = {
     "type": "object",
@@ -85,22 +86,15 @@ def request_body(service: Service, one: bool = False) -> JSON:
     for number, example in enumerate(service.examples):
         cells: JSON = {name: cell for name, cell in example.values.items() if name in service.reader.inputs}
         for name, paths in example.files.items():
-            if paths:
-                cells[name] = f"data:{_type_of(paths[0])};base64,..."
+            for path in paths[:1]:
+                if path.stat().st_size <= SHOWN_FILE:
+                    cells[name] = as_uri(path.read_bytes())
         examples[f"row {number}"] = {"value": cells}
     json_content: JSON = {"schema": schema if one else {"anyOf": [schema, rows]}}
     if examples:
         json_content["examples"] = examples
     form: JSON = {"schema": _form(service)}
     return {"requestBody": {"required": True, "content": {JSON_TYPE: json_content, FORM_TYPE: form}}}
-
-
-def _type_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return media_type(file.read(32))
-    except OSError:
-        return BYTES
 
 
 def _form(service: Service) -> JSON:

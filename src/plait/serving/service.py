@@ -93,8 +93,9 @@ class Service:
 
     async def answer(self, rows: Rows) -> Answered:
         """Answer rows, however long it takes; a cell that cannot be read is missing. Raises `Refusal`."""
-        table = await asyncio.to_thread(self.reader.read, rows)
-        cells = await self._decoder.decode(table)
+        with self._batcher.coming():
+            table = await asyncio.to_thread(self.reader.read, rows)
+            cells = await self._decoder.decode(table)
         answered = await self._batcher.answer(table, cells)
         self._count(answered.problems)
         answered.warnings = self.model.unseen(table)
