@@ -104,6 +104,16 @@ def test_with_a_token_each_request_must_bring_it(model: plait.Model) -> None:
         assert client.get("/schema", headers={"cookie": "plait_token=other"}).status_code == 401
 
 
+def test_pages_elsewhere_cannot_ask_by_another_name(model: plait.Model) -> None:
+    """A name of theirs may lead to this machine."""
+    with served(model.folder, local=True) as client:
+        for host in ("evil.example", "127.0.0.1.evil.example", "evil.example:80", "", "[::1", "@"):
+            response = client.post("/predict", json=ROW, headers={"host": host})
+            assert response.status_code in (400, 403), host
+        for host in ("localhost", "127.0.0.1:80", "[::1]:80"):
+            assert client.post("/predict", json=ROW, headers={"host": host}).status_code == 200, host
+
+
 def test_metrics_count_what_happened(model: plait.Model) -> None:
     with served(model.folder) as client:
         client.post("/predict", json=[ROW, ROW])

@@ -19,12 +19,17 @@ from plait.serving.service import Service
 
 @contextmanager
 def served(
-    model: plait.Model | str | Path, token: str | None = None, files: Path | None = None, **limits: Any
+    model: plait.Model | str | Path,
+    token: str | None = None,
+    files: Path | None = None,
+    local: bool = False,
+    **limits: Any,
 ) -> Iterator[httpx.Client]:
     """Serve a model, and give a client of the service. One worker decodes unless `limits` says more."""
     loaded = plait.load(model, quiet=True) if isinstance(model, (str, Path)) else model
     bounds = Limits(**{"workers": 1, **limits})
-    server = Server(app.create(Service(loaded, bounds, files), token), "127.0.0.1", 0, bounds)
+    created = app.create(Service(loaded, bounds, files), token, local)
+    server = Server(created, "127.0.0.1", 0, bounds)
     started = threading.Event()
     thread = threading.Thread(target=server.serve_until_stopped, args=[started.set])
     thread.start()

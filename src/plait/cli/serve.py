@@ -104,7 +104,7 @@ def _serve(
     if files is not None and not Path(files).is_dir():
         raise PlaitError(f"no folder '{files}' (looked in {Path.cwd()})")
     service = Service(plait.load(run, quiet=True), limits, files, index)
-    server = Server(application.create(service, token), host, port, limits)
+    server = Server(application.create(service, token, host in LOCAL), host, port, limits)
 
     def say() -> None:
         """Say where the service is, and warn if strangers can reach it without a token."""

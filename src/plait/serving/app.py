@@ -24,8 +24,11 @@ from plait.table.json import JSON
 Alignment = Annotated[str | None, Query(description="the alignment, if the model has more than one")]
 
 
-def create(service: Service, token: str | None = None) -> FastAPI:
-    """Return the application that serves a model. With a `token`, requests must bring it."""
+def create(service: Service, token: str | None = None, local: bool = False) -> FastAPI:
+    """Return the application that serves a model.
+
+    With a `token`, requests must bring it. With `local`, they must be for this machine by name.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -41,7 +44,9 @@ def create(service: Service, token: str | None = None) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.add_middleware(Gate, limits=service.limits, metrics=service.metrics, token=token)
+    app.add_middleware(
+        Gate, limits=service.limits, metrics=service.metrics, token=token, local=local and token is None
+    )
     _answer_errors(app)
     _add_state(app, service)
     if service.model.targets:

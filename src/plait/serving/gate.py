@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from plait.serving.metrics import Metrics
 from plait.serving.refusals import Refusal, too_busy
 
 COOKIE = "plait_token"
+LOCAL = ("127.0.0.1", "localhost", "::1")  # names of this machine
 OPEN = ("/health", "/ready", "/login", "/static/")  # paths that need no token
 CHEAP = ("/health", "/ready", "/metrics", "/static/")  # paths that are answered however busy the service is
 
@@ -32,13 +34,20 @@ HEADERS = {
 
 
 class Gate:
-    """An ASGI middleware around all routes."""
+    """An ASGI middleware around all routes.
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str | None) -> None:
+    With `local`, requests must name this machine as their host: a web page that its user has open elsewhere
+    could otherwise ask the service by a name that leads here (DNS rebinding). A token does as much.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str | None, local: bool
+    ) -> None:
         self._app = app
         self._limits = limits
         self._metrics = metrics
         self._token = token
+        self._local = local
         self._busy = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +90,11 @@ class Gate:
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Return why a request is refused, if it is."""
         path = scope["path"]
+        if self._local and _hostname(Headers(scope=scope)) not in LOCAL:
+            message = (
+                "expected a request to localhost; to serve under other names, ask for a token (--token-file)"
+            )
+            return Refusal(403, message)
         if self._token and not path.startswith(OPEN) and not self._is_allowed(Headers(scope=scope)):
             if path == "/":  # a person who opens the page
                 query = scope["query_string"].decode("latin-1")
@@ -98,6 +112,14 @@ class Gate:
         if kind.lower() != "bearer":
             sent = _cookie(headers)
         return hmac.compare_digest(sent.strip().encode(), self._token.encode())
+
+
+def _hostname(headers: Headers) -> str:
+    """Return the name of the host that a request is for, without its port."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _cookie(headers: Headers) -> str:
