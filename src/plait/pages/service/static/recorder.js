@@ -39,7 +39,8 @@ function controls(host, label, finish, cancel, ...others) {
   const done = element("button", { type: "button", class: "primary", onclick: finish }, label);
   const stop = element("button", { type: "button", onclick: cancel }, t("record.cancel"));
   host.onkeydown = (event) => { if (event.key === "Escape") cancel(); };
-  host.append(...others, element("div", { class: "actions" }, done, stop));
+  // The buttons stay where they are while a viewfinder below them gets its size.
+  host.append(element("div", { class: "actions" }, done, stop), ...others);
   done.focus();
 }
 
