@@ -22,9 +22,19 @@ from support.serving import served
 from support.tables import FAST, make_rows, write_csv
 
 pytest.importorskip("playwright", reason="the browser tests need playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="they need axe-playwright-python")
+pytest.importorskip("axe_playwright_python", reason="the browser tests need axe-playwright-python")
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+from support.browser import (  # noqa: E402
+    SIZES,
+    answer_with,
+    assert_accessible,
+    field,
+    opened,
+    played,
+    put,
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -38,7 +48,6 @@ OPTIONS = [
     "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}",
 ]
 TONES = {"red": 300, "green": 900, "blue": 2500}
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 PLAIN = {"text": "there is a leaf near house number 7", "price": "1.1", "shop": "north", "day": "2024-02-03"}
 
 pytestmark = [
@@ -97,33 +106,6 @@ def size(request: pytest.FixtureRequest) -> str:
 def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
     """The page on a large screen. A test fails if one of its scripts does."""
     yield from opened(browser, client, "desktop")
-
-
-def opened(
-    browser: Browser, client: httpx.Client, size: str, query: str = "", **options: Any
-) -> Iterator[Page]:
-    width, height = SIZES[size]
-    is_phone = size == "phone"
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        has_touch=is_phone,
-        is_mobile=is_phone,
-        permissions=["clipboard-read", "clipboard-write", "microphone", "camera"],
-        reduced_motion="reduce",
-        **options,
-    )
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: errors.append(line.text) if "Security Policy" in line.text else None)
-    page.goto(f"{client.base_url}/{query}")
-    yield page
-    context.close()
-    assert not errors
-
-
-def field(page: Page, column: str, form: str = "#row") -> Locator:
-    return page.locator(f"{form} .field[data-column='{column}']")
 
 
 def fill_in(page: Page, photo: Path | None = None) -> None:
@@ -290,14 +272,6 @@ def test_a_recording_is_played_and_predicted(page: Page) -> None:
     predict(page)
 
 
-def played(page: Page, player: Locator) -> bool:
-    """Return whether a player plays: its time goes on."""
-    expect(player).to_be_visible()
-    player.evaluate("player => { player.muted = true; return player.play(); }")
-    page.wait_for_timeout(300)
-    return bool(player.evaluate("player => player.currentTime > 0"))
-
-
 def test_recording_is_cancelled_by_escape(page: Page) -> None:
     call = field(page, "call")
     call.get_by_role("button", name="Record", exact=True).click()
@@ -325,23 +299,10 @@ def test_a_phone_opens_its_camera(browser: Browser, client: httpx.Client) -> Non
         assert chooser.value.element.get_attribute("capture") == "environment"
 
 
-PUT = """([name, type, content, kind]) => {
-    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-    const data = new DataTransfer();
-    data.items.add(new File([bytes], name, { type }));
-    const options = { bubbles: true, cancelable: true };
-    const event = kind === "paste"
-        ? new ClipboardEvent("paste", { ...options, clipboardData: data })
-        : new DragEvent("drop", { ...options, dataTransfer: data });
-    document.body.dispatchEvent(event);
-}"""
-
-
 @pytest.mark.parametrize("kind", ["paste", "drop"])
 def test_files_go_to_the_column_that_takes_them(page: Page, photo: Path, folder: Path, kind: str) -> None:
     for path, media in ((photo, "image/png"), (folder / "1.wav", "audio/wav")):
-        content = base64.b64encode(path.read_bytes()).decode()
-        page.evaluate(PUT, [path.name, media, content, kind])
+        put(page, path, media, kind)
     expect(field(page, "photo").locator("img")).to_be_visible()
     expect(field(page, "call").locator("audio")).to_be_visible()
 
@@ -377,15 +338,6 @@ def test_search_without_a_query_says_what_is_missing(page: Page) -> None:
     page.get_by_role("tab", name="Search").click()
     page.locator("#query button.primary").click()
     expect(page.locator("#results .is-error")).to_be_visible()
-
-
-def answer_with(page: Page, status: int, body: dict[str, Any], **headers: str) -> None:
-    """Have the service answer every prediction like this."""
-
-    def fulfil(route: Any) -> None:
-        route.fulfill(status=status, content_type="application/json", body=json.dumps(body), headers=headers)
-
-    page.route("**/predict", fulfil)
 
 
 def test_warnings_are_shown_and_announced(page: Page) -> None:
@@ -578,14 +530,6 @@ def test_axe_finds_no_violation(
         page.locator("#query button.primary").click()
         expect(page.locator(".hit").first).to_be_visible()
         assert_accessible(page, "search")
-
-
-def assert_accessible(page: Page, state: str) -> None:
-    """Check a state of the page with axe-core, and that nothing lies beside the screen."""
-    results = axe.Axe().run(page)
-    assert not results.response["violations"], f"{state}: {results.generate_report()}"
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= page.evaluate("innerWidth"), f"{state}: {width} px wide"
 
 
 def test_many_columns_are_found_by_their_names(browser: Browser, tmp_path: Path) -> None:
