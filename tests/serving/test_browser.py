@@ -24,9 +24,9 @@ from support.tables import FAST, make_rows, write_csv
 pytest.importorskip("playwright", reason="the browser tests need playwright")
 pytest.importorskip("axe_playwright_python", reason="the browser tests need axe-playwright-python")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from support.browser import (  # noqa: E402
+from support.browser import (
     SIZES,
     answer_with,
     assert_accessible,
