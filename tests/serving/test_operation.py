@@ -59,6 +59,13 @@ def test_under_overload_each_is_answered_in_time_or_refused(slow: plait.Model) -
     assert all(after.isdigit() for status, _, after in results if status == 429)
 
 
+def test_a_request_that_takes_too_long_by_itself_is_refused(slow: plait.Model) -> None:
+    with served(slow, latency=0.1) as client:
+        response = client.post("/predict", json=ROW)
+    assert response.status_code == 422
+    assert "longer than 0.1 s" in response.json()["error"]
+
+
 def test_more_requests_at_once_than_allowed_are_refused(slow: plait.Model) -> None:
     with served(slow, requests=3) as client, ThreadPoolExecutor(12) as pool:
         results = list(pool.map(lambda _: post(client), range(12)))
@@ -114,8 +121,13 @@ def test_pages_elsewhere_cannot_ask_by_another_name(model: plait.Model) -> None:
             assert client.post("/predict", json=ROW, headers={"host": host}).status_code == 200, host
 
 
+def value(text: str, metric: str) -> float:
+    return float(text.split(f"\n{metric} ")[1].split()[0])
+
+
 def test_metrics_count_what_happened(model: plait.Model) -> None:
     with served(model.folder) as client:
+        before = value(client.get("/metrics").text, "plait_batch_rows_sum")
         client.post("/predict", json=[ROW, ROW])
         client.post("/predict", files={"photo": b"this is no image"})
         client.get("/nothing")
@@ -124,7 +136,7 @@ def test_metrics_count_what_happened(model: plait.Model) -> None:
     assert 'plait_requests_total{route="/predict",status="422"} 1.0' in text
     assert 'plait_requests_total{route="other",status="404"} 1.0' in text
     assert 'plait_bad_cells_total{column="photo"} 1.0' in text
-    assert "plait_batch_rows_sum 4.0" in text  # two rows, one with a bad cell, and one at the start
+    assert value(text, "plait_batch_rows_sum") == before + 3  # two rows, and one with a bad cell
     assert 'plait_request_seconds_count{route="/predict"} 2.0' in text
 
 
@@ -199,3 +211,14 @@ def test_an_empty_token_is_none_at_all(
     (tmp_path / "token").write_text("\n")
     assert run(["serve", str(model.folder), "--token-file", str(tmp_path / "token")]) == 1
     assert "is empty" in capsys.readouterr().err
+
+
+def test_a_service_that_cannot_start_says_so(
+    model: plait.Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("plait.serving.service.Decoder", fail)
+    assert run(["serve", str(model.folder), "--port", "0"]) == 1
+    assert "could not start" in capsys.readouterr().err

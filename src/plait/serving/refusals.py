@@ -47,6 +47,12 @@ def too_large(limits: Limits) -> Refusal:
     return Refusal(413, f"expected at most {limits.body:,} bytes")
 
 
+def too_slow(limits: Limits) -> Refusal:
+    """Refuse a request that takes too long by itself."""
+    remedy = "send fewer rows or smaller files, or a stream to /predict/batch"
+    return Refusal(422, f"the answer takes longer than {limits.latency:g} s; {remedy}")
+
+
 def too_busy(seconds: float) -> Refusal:
     """Refuse a request that could not be answered in time. `seconds` is when to try again."""
     after = max(1, round(seconds))

@@ -43,12 +43,15 @@ class Server(uvicorn.Server):
     def serve_until_stopped(self, started: Callable[[], None]) -> None:
         """Answer requests until the process is told to stop; those in flight are answered before it ends.
 
-        `started` is called as soon as requests are accepted.
+        `started` is called as soon as requests are accepted. Raises `PlaitError` if they never are.
         """
         self._say = started
         # A service that is told to stop has done what it should.
-        with self._listener, contextlib.suppress(KeyboardInterrupt):
+        # One that cannot begin would end the process.
+        with self._listener, contextlib.suppress(KeyboardInterrupt, SystemExit):
             self.run([self._listener])
+        if not self.started:
+            raise PlaitError("the service could not start; the lines above say why")
 
     def stop(self) -> None:
         """Stop as if the process had been told to."""

@@ -22,7 +22,7 @@ from plait.serving.gallery import Gallery
 from plait.serving.inputs import Reader
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
-from plait.serving.refusals import Refusal, too_busy, unreadable
+from plait.serving.refusals import Refusal, too_busy, too_slow, unreadable
 from plait.table.json import JSON
 from plait.table.problems import Problem
 
@@ -54,6 +54,7 @@ class Service:
         self.gallery = Gallery(model, index)
         self.examples = examples.load(model.folder)
         self.is_ready = False
+        self._busy = self._begun = 0  # requests that must be answered in time: now, and so far
         self._decoder: Decoder
         self._batcher: Batcher
 
@@ -68,17 +69,30 @@ class Service:
         self._decoder = Decoder(preparations_of(self.model), self.limits, self.metrics)
         self._batcher = Batcher(self.model, self._decoder, self.limits, self.metrics)
         try:
-            # The first batch of a network takes far longer than others: no request waits for it.
-            if self.model.targets:
-                await self.answer([{}])
-            else:
-                await self.embed([{}], None, next(iter(self.model.alignments)))
+            await self._warm_up()
             self.is_ready = True
             yield
         finally:
             self.is_ready = False
             await self._batcher.close()
             self._decoder.close()
+
+    async def _warm_up(self) -> None:
+        """Answer the examples. Encoders load their weights when they first run: no request waits for it."""
+        rows: list[dict[str, object]] = [{}]
+        for example in self.examples:
+            row: dict[str, object] = dict(example.values)
+            for name, paths in example.files.items():
+                contents = [path.read_bytes() for path in paths]
+                row[name] = contents if len(contents) > 1 else next(iter(contents), None)
+            rows.append({name: row[name] for name in self.reader.inputs if name in row})
+        if self.model.targets:
+            await self.answer(rows)
+            return
+        table = await asyncio.to_thread(self.reader.read, rows)
+        cells = await self._decoder.decode(table)
+        alignment = next(iter(self.model.alignments))
+        await self._batcher.call(lambda: self.model.embed(table.data, alignment=alignment), cells)
 
     async def predict(self, rows: Rows, strict: bool = True) -> JSON:
         """Answer rows. With `strict`, a cell that cannot be read refuses the request; else it is missing.
@@ -179,8 +193,15 @@ class Service:
         wait = self._batcher.wait
         if wait > self.limits.latency:
             raise too_busy(wait)
+        self._busy += 1
+        self._begun += 1
+        begun, was_alone = self._begun, self._busy == 1
         try:
             async with asyncio.timeout(self.limits.latency):
                 yield
         except TimeoutError:
+            if was_alone and self._begun == begun:
+                raise too_slow(self.limits) from None
             raise too_busy(self._batcher.wait) from None
+        finally:
+            self._busy -= 1
