@@ -387,6 +387,6 @@ def test_usual_conditions_are_allowed() -> None:
 def test_the_examples_are_those_of_the_table(folder: Path) -> None:
     examples = json.loads((folder / "examples.json").read_text())["rows"]
     assert all("clip.sound" not in row["values"] and "clip.sound" not in row["files"] for row in examples)
-    assert plait.load(folder, quiet=True).schema.table_columns == [
+    assert plait.load(folder, quiet=True).plan.table_columns == [
         "photo", "text", "price", "shop", "label", "call", "clip", "day", "place",
     ]  # fmt: skip

@@ -205,12 +205,13 @@ def test_the_command_says_what_is_wrong(
     assert message in capsys.readouterr().err
 
 
-def test_an_empty_token_is_none_at_all(
-    model: plait.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("token", "message"), [("\n", "is empty"), ("sécret", "ASCII"), ("a\nb", "ASCII")])
+def test_a_token_that_nobody_could_bring_is_refused(
+    model: plait.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str], token: str, message: str
 ) -> None:
-    (tmp_path / "token").write_text("\n")
+    (tmp_path / "token").write_text(token, encoding="utf-8")
     assert run(["serve", str(model.folder), "--token-file", str(tmp_path / "token")]) == 1
-    assert "is empty" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_service_that_cannot_start_says_so(

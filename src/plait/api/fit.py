@@ -397,7 +397,9 @@ def _keep_examples(folder: Path, plan: Plan, table: Table) -> None:
     rows = plan.split.test if len(plan.split.test) else plan.split.valid
     places = np.linspace(0, len(rows), plan.recipe.examples, endpoint=False, dtype=int)
     roles = ("id", "input", "target")
-    names = [column.name for column in plan.schema if column.role in roles and not column.part_of]
+    columns = [column.name for column in plan.schema if column.role in roles]
+    # The sound of a video is a column of its own, but its file is that of the video.
+    names = [name for name in columns if name in table.data.column_names]
     kept = rows[np.unique(places)] if len(rows) else rows
     examples.save(folder, table, kept.tolist(), names, plan.columns_of_files())
 

@@ -116,7 +116,7 @@ class Model:
         is_folder = FILES in columns and set(columns) <= set(FOLDER_COLUMNS)
         if not is_folder or FILES in self.plan.columns:
             return None
-        names = self.schema.table_columns
+        names = self.plan.table_columns
         media = set()
         for name, column in self.plan.columns.items():
             if modalities.find(column.modality.name).media:

@@ -18,55 +18,68 @@ from plait.serving.limits import MB, Limits
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
+HostOption = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")]
+FilesOption = Annotated[
+    str | None,
+    typer.Option(help="Folder that paths in requests may lead into. Default: requests name no files."),
+]
+TokenFileOption = Annotated[
+    str | None,
+    typer.Option(help="File with the token that requests must bring. Default: the variable PLAIT_TOKEN."),
+]
+LatencyOption = Annotated[
+    float, typer.Option(min=0.01, help="Seconds within which a request is answered, or refused.")
+]
+WaitOption = Annotated[
+    float, typer.Option(min=0, help="Seconds that a row waits for others, to be answered as a batch.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Rows that are answered together.")]
+RowsOption = Annotated[int, typer.Option(min=1, help="Rows in a request that is no stream.")]
+MegabytesOption = Annotated[
+    float, typer.Option(min=0.001, help="Size of a request; of a line or a batch of a stream.")
+]
+CharactersOption = Annotated[int, typer.Option(min=1, help="Characters of a text.")]
+UploadOption = Annotated[
+    float, typer.Option(min=0.1, help="Seconds for a request to arrive; between pieces of a stream.")
+]
+RequestsOption = Annotated[int, typer.Option(min=1, help="Requests that are read or answered at once.")]
+CacheOption = Annotated[
+    float, typer.Option(min=0, help="Megabytes of decoded cells and embeddings that are kept.")
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, help="Processes that decode files. Default: one for each core.")
+]
+DecodeTimeOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a processor to decode a file.")]
+DecodeMemoryOption = Annotated[float, typer.Option(min=10, help="Megabytes to decode a file.")]
+PixelsOption = Annotated[int, typer.Option(min=1, help="Pixels of an image or a frame.")]
+FramesOption = Annotated[int, typer.Option(min=1, help="Frames of a video.")]
+DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a recording or a video.")]
+
+
 @app.command(epilog="Example: plait serve runs/first --port 8000")
 def serve(
     run: RunArgument,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
     index: IndexOption = None,
-    files: Annotated[
-        str | None,
-        typer.Option(help="Folder that paths in requests may lead into. Default: requests name no files."),
-    ] = None,
-    token_file: Annotated[
-        str | None,
-        typer.Option(help="File with the token that requests must bring. Default: the variable PLAIT_TOKEN."),
-    ] = None,
-    latency: Annotated[
-        float, typer.Option(min=0.01, help="Seconds within which a request is answered, or refused.")
-    ] = Limits.latency,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds that a row waits for others, to be answered as a batch.")
-    ] = Limits.wait,
-    batch: Annotated[int, typer.Option(min=1, help="Rows that are answered together.")] = Limits.batch,
-    rows: Annotated[int, typer.Option(min=1, help="Rows in a request that is no stream.")] = Limits.rows,
-    megabytes: Annotated[
-        float, typer.Option(min=0.001, help="Size of a request; of a line or a batch of a stream.")
-    ] = Limits.body / MB,
-    characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = Limits.characters,
-    upload: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for a request to arrive; between pieces of a stream.")
-    ] = Limits.upload,
-    requests: Annotated[
-        int, typer.Option(min=1, help="Requests that are read or answered at once.")
-    ] = Limits.requests,
-    cache: Annotated[
-        float, typer.Option(min=0, help="Megabytes of decoded cells and embeddings that are kept.")
-    ] = Limits.cache / MB,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that decode files. Default: one for each core.")
-    ] = Limits.workers,
-    decode_time: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of a processor to decode a file.")
-    ] = Limits.decode_time,
-    decode_memory: Annotated[
-        float, typer.Option(min=10, help="Megabytes to decode a file.")
-    ] = Limits.decode_memory / MB,
-    pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image or a frame.")] = Limits.pixels,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = Limits.frames,
-    duration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of a recording or a video.")
-    ] = Limits.duration,
+    files: FilesOption = None,
+    token_file: TokenFileOption = None,
+    latency: LatencyOption = Limits.latency,
+    wait: WaitOption = Limits.wait,
+    batch: BatchOption = Limits.batch,
+    rows: RowsOption = Limits.rows,
+    megabytes: MegabytesOption = Limits.body / MB,
+    characters: CharactersOption = Limits.characters,
+    upload: UploadOption = Limits.upload,
+    requests: RequestsOption = Limits.requests,
+    cache: CacheOption = Limits.cache / MB,
+    workers: WorkersOption = Limits.workers,
+    decode_time: DecodeTimeOption = Limits.decode_time,
+    decode_memory: DecodeMemoryOption = Limits.decode_memory / MB,
+    pixels: PixelsOption = Limits.pixels,
+    frames: FramesOption = Limits.frames,
+    duration: DurationOption = Limits.duration,
 ) -> None:
     """Serve a model: predictions over HTTP, and a page for people.
 
@@ -121,7 +134,8 @@ def _serve(
 def _token(file: str | None) -> str | None:
     """Return the token that requests must bring; None if there is none.
 
-    It is taken out of the environment, which other processes inherit.
+    It is taken out of the environment, which other processes inherit. Raises `PlaitError` for one that no
+    request could bring.
     """
     token = os.environ.pop("PLAIT_TOKEN", "")
     if file is not None:
@@ -131,4 +145,6 @@ def _token(file: str | None) -> str | None:
             raise PlaitError(f"the token file '{file}' cannot be read: {error}") from None
         if not token.strip():
             raise PlaitError(f"the token file '{file}' is empty")
+    if not token.isascii() or not token.strip().isprintable():
+        raise PlaitError("the token must be of printable ASCII characters: HTTP cannot send others")
     return token.strip() or None

@@ -69,4 +69,5 @@ def _with_texts(
     screen.say(f"{name}: {count(with_text, 'image')} of {len(table):,} with text")
     bad = {problem.row: problem.reason for problem in loaded.problems}
     data = table.data.append_column(name, pa.array(texts, pa.string()))
-    return replace(table, data=data, bad={**table.bad, name: bad})
+    lacks = {**table.lacks, name: ~table.has(images)}
+    return replace(table, data=data, bad={**table.bad, name: bad}, lacks=lacks)

@@ -285,20 +285,14 @@ def _image_texts(columns: list[Column], recipes: Mapping[str, ColumnRecipe]) -> 
             )
         reason = f"set in the recipe: the text in the images of '{images.name}'"
         shown = modality if role == "input" else None
-        texts.append(Column(name=name, role=role, modality=shown, reason=reason, part_of=images.name))
+        texts.append(Column(name=name, role=role, modality=shown, reason=reason))
     return texts
 
 
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
     role = recipe.role or "input"
     modality = _sound_modality() if role == "input" else None
-    return Column(
-        name=column.name + SOUND,
-        role=role,
-        modality=modality,
-        reason="set in the recipe",
-        part_of=column.name,
-    )
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="set in the recipe")
 
 
 def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
@@ -310,9 +304,7 @@ def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Colu
     if not heard:
         return []
     reason = f"{heard} of {looked} videos looked at have audio"
-    modality = _sound_modality()
-    name = column.name + SOUND
-    return [Column(name=name, role="input", modality=modality, reason=reason, part_of=column.name)]
+    return [Column(name=column.name + SOUND, role="input", modality=_sound_modality(), reason=reason)]
 
 
 def _sound_modality() -> str:

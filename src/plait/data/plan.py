@@ -123,9 +123,18 @@ class Plan:
         """Read a table's cells as the plan's columns write them, whatever type they come in."""
         return read_cells(table, self.conventions).with_full_paths(self.columns_of_files())
 
+    @property
+    def table_columns(self) -> list[str]:
+        """The columns of the table. The schema also has the sounds of videos, and the texts in images."""
+        names = []
+        for column in self.schema:
+            if column.role != "input" or column.name in self.conventions:
+                names.append(column.name)
+        return names
+
     def columns_of_files(self) -> set[str]:
         """Return the columns of the table whose cells may be paths."""
-        names = self.schema.table_columns
+        names = self.table_columns
         files = set()
         for name, column in self.columns.items():
             if modalities.find(column.modality.name).media:

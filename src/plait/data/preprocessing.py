@@ -141,7 +141,7 @@ class Preprocessing:
                 loaded.values.traits = _traits(self.inputs[name], cells, loaded)
             batch.values[name] = loaded.values
             batch.present[name] = loaded.present
-            batch.in_table[name] = torch.full((rows,), is_in_table)
+            batch.in_table[name] = torch.from_numpy(table.has(column))
             prepared.problems += table.problems(column) if source is sources[0] else []
             prepared.problems += loaded.problems
             prepared.filled[name] = rows - cells.null_count + len(table.bad.get(column, ()))

@@ -14,12 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from plait import __version__
-from plait.serving import openapi, streaming
+from plait.serving import openapi, page, streaming
 from plait.serving.bodies import read_rows
 from plait.serving.gate import Gate
 from plait.serving.refusals import Refusal
 from plait.serving.service import Service
-from plait.table.json import JSON
 
 Alignment = Annotated[str | None, Query(description="the alignment, if the model has more than one")]
 
@@ -53,7 +52,9 @@ def create(service: Service, token: str | None = None, local: bool = False) -> F
         _add_predict(app, service)
     if service.model.alignments:
         _add_search(app, service)
+        _add_classify(app, service)
     _add_embed(app, service)
+    page.add(app, service, token)
     return app
 
 
@@ -128,13 +129,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 
 def _add_embed(app: FastAPI, service: Service) -> None:
-    answer: JSON = {
-        "type": "object",
-        "required": ["embeddings"],
-        "properties": {
-            "embeddings": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-        },
-    }
+    answer = openapi.lists(embeddings={"type": "array", "items": {"type": "number"}})
 
     @app.post(
         "/embed",
@@ -152,19 +147,7 @@ def _add_embed(app: FastAPI, service: Service) -> None:
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
-    found: JSON = {
-        "type": "object",
-        "required": ["rows", "files"],
-        "properties": {
-            "rows": {"type": "array", "items": {"type": "object"}},
-            "files": {"type": "array", "items": {"type": "object"}},
-        },
-    }
-    classified: JSON = {
-        "type": "object",
-        "required": ["answers"],
-        "properties": {"answers": {"type": "array", "items": {"type": "object"}}},
-    }
+    found = openapi.lists(rows={"type": "object"}, files={"type": "object"})
 
     @app.post(
         "/search",
@@ -191,6 +174,10 @@ def _add_search(app: FastAPI, service: Service) -> None:
     async def media(row: int, column: str, alignment: str) -> FileResponse:
         path, kind = await asyncio.to_thread(service.gallery.file, row, column, alignment)
         return FileResponse(path, media_type=kind)
+
+
+def _add_classify(app: FastAPI, service: Service) -> None:
+    classified = openapi.lists(answers={"type": "object"})
 
     @app.post(
         "/classify",

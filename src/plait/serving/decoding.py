@@ -39,7 +39,7 @@ Key = tuple[str, bytes]  # the identity of a preparation, and the digest of a fi
 
 def preparations_of(model: Model) -> dict[str, list[Preparation]]:
     """Return how files of each column are prepared: for the network, and for each view of an ensemble."""
-    names = model.schema.table_columns
+    names = model.plan.table_columns
     found: dict[str, dict[str, Preparation]] = {}
     for preprocessing in [*model.answering.preprocessings, model.network.preprocessing]:
         for name, modality in preprocessing.inputs.items():

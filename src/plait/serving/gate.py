@@ -96,6 +96,9 @@ class Gate:
             )
             return Refusal(403, message)
         if self._token and not path.startswith(OPEN) and not self._is_allowed(Headers(scope=scope)):
+            if path == "/":  # a person who opens the page
+                query = scope["query_string"].decode("latin-1")
+                return Refusal(303, "log in", headers={"Location": f"login?{query}" if query else "login"})
             message = "expected the header 'Authorization: Bearer TOKEN' with the token of this service"
             return Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
         if self._busy > self._limits.requests and not path.startswith(CHEAP):

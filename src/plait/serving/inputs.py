@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import pyarrow as pa
 
 from plait.api.model import Model
@@ -45,7 +46,7 @@ class Input:
     def all_of(cls, model: Model) -> dict[str, Input]:
         """Return the columns that a model reads, by name, in the table's order."""
         preprocessing = model.artifact.preprocessing
-        names = model.schema.table_columns
+        names = model.plan.table_columns
         inputs: dict[str, Input] = {}
         for name, modality in preprocessing.inputs.items():
             column = origin(name, names)
@@ -87,14 +88,15 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.inputs = Input.all_of(self.model)
-        names = self.model.schema.table_columns
+        names = self.model.plan.table_columns
         self.others = [name for name in [*names, *self.model.targets] if name not in self.inputs]
 
     def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
-        """Return rows as a typed table with all inputs. A cell that a row lacks is null.
+        """Return rows as a typed table with all inputs.
 
-        A cell that holds no file where one is expected is bad, as in a table that is read from a file. Raises
-        `Refusal` for an unknown column.
+        Each row is read as a table of its own, so that no row changes the answer of another: a column that it
+        leaves out is lacking, and one that is null is empty. A cell that holds no file where one is expected
+        is bad. Raises `Refusal` for an unknown column.
         """
         cells: list[dict[str, object]] = []
         bad: dict[str, dict[int, str]] = {}
@@ -112,13 +114,15 @@ class Reader:
             raise Refusal(422, str(error)) from None
 
         data = table.data
+        lacks = {}
         for name in self.inputs:
+            lacks[name] = np.array([name not in row for row in rows], dtype=bool)
             if name not in data.column_names:
                 data = data.append_column(name, pa.nulls(len(table)))
             bad.setdefault(name, {}).update(table.bad.get(name, {}))
         ids = self.model.schema.of("id")
         kept = [name for name in data.column_names if name in self.inputs or name in ids]
-        return Table(data.select(kept), Path(), "the request", bad=bad)
+        return Table(data.select(kept), Path(), "the request", bad=bad, lacks=lacks)
 
     def _check_known(self, row: int, name: str) -> None:
         """Raise `Refusal` for a column that the model has never seen."""

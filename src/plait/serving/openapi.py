@@ -148,14 +148,13 @@ def _stream_content(line: JSON) -> JSON:
 
 def predicted(service: Service) -> JSON:
     """Return the JSON Schema of the answers to rows."""
-    return {
-        "type": "object",
-        "required": ["answers", "warnings"],
-        "properties": {
-            "answers": {"type": "array", "items": row_schema(service.model)},
-            "warnings": {"type": "array", "items": {"type": "string"}},
-        },
-    }
+    return lists(answers=row_schema(service.model), warnings={"type": "string"})
+
+
+def lists(**items: JSON) -> JSON:
+    """Return the JSON Schema of an answer with some lists, whose items have these schemas."""
+    properties: JSON = {name: {"type": "array", "items": schema} for name, schema in items.items()}
+    return {"type": "object", "required": list(items), "properties": properties}
 
 
 def description(service: Service) -> JSON:

@@ -197,7 +197,7 @@ class Service:
         """Return problems by the columns of the request: a video has frames and sound from one cell."""
         by_cell: dict[tuple[int, str], Problem] = {}
         for problem in problems:
-            column = origin(problem.column, self.model.schema.table_columns)
+            column = origin(problem.column, self.model.plan.table_columns)
             by_cell.setdefault((problem.row, column), replace(problem, column=column))
         return list(by_cell.values())
 

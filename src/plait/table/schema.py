@@ -17,10 +17,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Column(BaseModel):
-    """One column. `modality` is None unless the role is `input`; `missing` counts the null cells.
-
-    `part_of` is the column whose cells it is read from, if tables do not have it themselves (see `origin`).
-    """
+    """One column. `modality` is None unless the role is `input`; `missing` counts the null cells."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -28,7 +25,6 @@ class Column(BaseModel):
     modality: str | None = None
     reason: str = ""
     missing: int = 0
-    part_of: str = ""
 
 
 class Schema(BaseModel):
@@ -46,11 +42,6 @@ class Schema(BaseModel):
             if column.name == name:
                 return column
         raise TableError(f"no column '{name}': {nearest(name, [c.name for c in self.columns])}")
-
-    @property
-    def table_columns(self) -> list[str]:
-        """The names of the columns that tables have: not the sounds of videos, nor the texts in images."""
-        return [column.name for column in self.columns if not column.part_of]
 
     def of(self, role: Role) -> list[str]:
         """Return the names of the columns that have this role, in the table's order."""

@@ -1,0 +1,252 @@
+// Wires the page together: tabs, theme, the form and its answer.
+
+import * as answers from "./answers.js";
+import * as calls from "./calls.js";
+import { Refused, post } from "./client.js";
+import { Effects } from "./effects.js";
+import * as examples from "./examples.js";
+import { Form } from "./fields.js";
+import { Search } from "./search.js";
+import { element, facts, number, say, t } from "./text.js";
+
+const row = document.getElementById("row") && new Form(document.getElementById("row"));
+const query = document.getElementById("query") && new Form(document.getElementById("query"));
+const answer = document.getElementById("answer");
+
+addTheme();
+if (row) keepOverLanguages();
+if (row) addPrediction();
+if (query) new Search(query, showErrors);
+addTabs();
+addFiles();
+
+// ---------------------------------------------------------------- colours
+
+function addTheme() {
+  const themes = ["auto", "light", "dark"];
+  const button = document.getElementById("theme");
+  const current = () => document.documentElement.dataset.theme ?? "auto";
+  const show = () => { button.textContent = t(`theme.${current()}`); };
+  button.addEventListener("click", () => {
+    const next = themes[(themes.indexOf(current()) + 1) % themes.length];
+    if (next === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = next;
+    try {
+      if (next === "auto") localStorage.removeItem("plait-theme");
+      else localStorage.setItem("plait-theme", next);
+    } catch {
+      // without storage the choice holds until the page is left
+    }
+    show();
+  });
+  show();
+}
+
+// ---------------------------------------------------------------- languages
+
+// Another language is another page: take along what is typed, and the tab. Files have to be chosen again.
+function keepOverLanguages() {
+  const name = "plait-row";
+  try {
+    for (const [column, text] of JSON.parse(sessionStorage.getItem(name) ?? "[]")) row.byColumn.get(column)?.fill(text);
+    sessionStorage.removeItem(name);
+  } catch {
+    return; // without storage there is nothing to take along
+  }
+  for (const link of document.querySelectorAll(".settings a")) {
+    link.addEventListener("click", () => {
+      const typed = row.fields.filter((field) => !field.family && field.isFilled);
+      sessionStorage.setItem(name, JSON.stringify(typed.map((field) => [field.column, field.text])));
+      link.hash = location.hash;
+    });
+  }
+}
+
+// ---------------------------------------------------------------- tabs
+
+function addTabs() {
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  const select = (tab, isAsked) => {
+    for (const other of tabs) {
+      const isSelected = other === tab;
+      other.setAttribute("aria-selected", String(isSelected));
+      other.tabIndex = isSelected ? 0 : -1;
+      document.getElementById(other.dataset.tab).hidden = !isSelected;
+    }
+    if (tab.dataset.tab === "api") calls.show(document.getElementById("calls"), row ?? query);
+    if (isAsked) history.replaceState(null, "", `#${tab.dataset.tab}`);
+  };
+  for (const [place, tab] of tabs.entries()) {
+    tab.addEventListener("click", () => select(tab, true));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: -1 }[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      const next = tabs.at(step % tabs.length);
+      select(next, true);
+      next.focus();
+    });
+  }
+  const asked = tabs.find((tab) => `#${tab.dataset.tab}` === location.hash);
+  select(asked ?? tabs[0], false);
+}
+
+// ---------------------------------------------------------------- files
+
+// A file that is pasted, or dropped beside the fields, goes to the first column that takes it.
+function addFiles() {
+  const place = (files) => {
+    const form = [row, query].find((candidate) => candidate && candidate.root.offsetParent);
+    if (!form || !files.length) return;
+    const fitting = form.fields.filter((field) => field.family && !field.part.hidden && field.takes(files[0]));
+    const active = fitting.find((field) => field.part.contains(document.activeElement));
+    const field = active ?? fitting.find((candidate) => !candidate.isFilled) ?? fitting[0];
+    if (field) field.add(files);
+    else say(t("media.no_column", { type: files[0].type || t("media.unknown_type") }));
+  };
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    if (!files.length) return;
+    event.preventDefault();
+    place(files);
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (event.defaultPrevented) return;
+    event.preventDefault();
+    place([...event.dataTransfer.files]);
+  });
+}
+
+// ---------------------------------------------------------------- prediction
+
+function addPrediction() {
+  const effects = new Effects(document.getElementById("effects"), row, (error) => showErrors(error, row, answer));
+  let example = null; // that the row is, unless it was changed
+  let asked = 0;
+
+  const predict = async () => {
+    const ticket = ++asked;
+    row.clearErrors();
+    answer.setAttribute("aria-busy", "true");
+    say(t("predicting"));
+    try {
+      checkSize(row);
+      const cells = await row.row();
+      const { answers: [predicted], warnings } = await post("predict", JSON.stringify(cells));
+      if (ticket !== asked) return; // a later request is on its way
+      answer.replaceChildren(...notices(cells, warnings), ...answers.shown(predicted, example));
+      effects.offer(predicted);
+      say([answers.spoken(predicted), ...warnings].join(". "));
+      reveal();
+    } catch (error) {
+      effects.hide();
+      showErrors(error, row, answer);
+    } finally {
+      answer.removeAttribute("aria-busy");
+      answer.classList.remove("is-stale");
+    }
+  };
+
+  row.root.addEventListener("submit", (event) => {
+    event.preventDefault();
+    predict();
+  });
+  row.root.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) predict();
+  });
+  row.root.addEventListener("rowchange", () => {
+    example = null;
+    outdate(predict);
+    effects.hide();
+  });
+  document.getElementById("clear").addEventListener("click", () => {
+    asked++;
+    row.clear();
+    answer.replaceChildren(element("p", { class: "muted" }, t("answer.empty")));
+    answer.classList.remove("is-stale");
+    row.fields[0]?.input.focus();
+  });
+  examples.offer(row, (filled) => {
+    example = filled;
+    predict();
+  });
+  if (document.getElementById("filter")) addFilter();
+}
+
+// Say that the answer is not that of the inputs any more.
+function outdate(predict) {
+  if (!answer.querySelector(".target") || answer.classList.contains("is-stale")) return;
+  answer.classList.add("is-stale");
+  const again = element("button", { type: "button", onclick: predict }, t("answer.again"));
+  answer.prepend(element("p", { class: "notice" }, t("answer.stale"), " ", again));
+}
+
+function notices(cells, warnings) {
+  const parts = [];
+  if (!Object.keys(cells).length) parts.push(element("p", { class: "notice" }, t("answer.without_inputs")));
+  if (warnings.length) {
+    const list = element("ul", {}, ...warnings.map((warning) => element("li", {}, warning)));
+    parts.push(element("div", { class: "notice" }, element("h3", {}, t("warnings")), list));
+  }
+  return parts;
+}
+
+// On a phone the answer lies below the form: bring it into view.
+function reveal() {
+  const title = document.getElementById("answer-title");
+  const { top } = title.getBoundingClientRect();
+  if (top < 0 || top > innerHeight - 120) {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    title.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  }
+}
+
+function checkSize(form) {
+  if (form.bytes <= facts.limits.body) return;
+  const megabytes = (bytes) => number(bytes / 1e6, 3);
+  const largest = form.used.reduce((most, field) => (field.bytes > most.bytes ? field : most));
+  const problem = t("media.too_large", { size: megabytes(form.bytes), limit: megabytes(facts.limits.body) });
+  throw new Refused(problem, 413, [{ column: largest.column, problem }]);
+}
+
+// Show why a request failed, at the columns that it names; the first of them gets the focus.
+function showErrors(error, form, host) {
+  if (!(error instanceof Refused)) throw error;
+  const marked = [];
+  for (const { column, problem } of error.cells) {
+    const field = form.byColumn.get(column);
+    if (!field) continue;
+    field.showError(problem);
+    marked.push(field);
+  }
+  let words = error.message;
+  if (marked.length === 1) words = t("error.one_cell", { column: marked[0].column });
+  if (marked.length > 1) words = t("error.cells", { count: marked.length });
+  const notice = element("div", { class: "notice is-error" }, element("h3", {}, t("error")), element("p", {}, words));
+  if (error.status === 401) notice.append(element("a", { href: `login?lang=${facts.language}` }, t("login.link")));
+  host.replaceChildren(notice);
+  say([words, ...error.cells.map(({ problem }) => problem)].join(" "));
+  marked[0]?.input.focus();
+}
+
+// ---------------------------------------------------------------- many columns
+
+function addFilter() {
+  const filter = document.getElementById("filter");
+  const only = document.getElementById("only-filled");
+  const plain = row.fields.filter((field) => field.part.classList.contains("plain"));
+  const apply = () => {
+    const words = filter.value.trim().toLowerCase();
+    let count = 0;
+    for (const field of plain) {
+      const fits = field.column.toLowerCase().includes(words) && (!only.checked || field.isFilled);
+      field.part.hidden = !fits;
+      count += fits;
+    }
+    document.getElementById("filtered").textContent = t("inputs.filtered", { shown: count, all: plain.length });
+  };
+  filter.addEventListener("input", apply);
+  only.addEventListener("change", apply);
+  apply();
+}

@@ -1,0 +1,78 @@
+// Search an index: a query of aligned columns, and a gallery of the rows that fit it best.
+
+import { post } from "./client.js";
+import { element, facts, number, say, t } from "./text.js";
+import { player } from "./fields.js";
+
+const LONGEST = 200; // characters of a cell
+
+export class Search {
+  constructor(form, showErrors) {
+    this.form = form;
+    this.showErrors = showErrors;
+    this.results = document.getElementById("results");
+    this.columns = document.getElementById("in");
+    this.alignment = document.getElementById("alignment");
+    this.alignment?.addEventListener("change", () => this.align());
+    this.align();
+    form.root.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.run();
+    });
+  }
+
+  // Show the columns of the alignment that is chosen.
+  align() {
+    const name = this.alignment?.value ?? Object.keys(facts.alignments)[0];
+    const aligned = facts.alignments[name];
+    for (const field of this.form.fields) {
+      const belongs = aligned.includes(field.column);
+      field.part.hidden = !belongs;
+      if (!belongs) field.clear();
+    }
+    const options = aligned.map((column) => element("option", { value: column }, column));
+    this.columns.replaceChildren(this.columns.options[0], ...options);
+  }
+
+  async run() {
+    this.form.clearErrors();
+    const asked = new URLSearchParams({ k: document.getElementById("k").value });
+    if (this.columns.value) asked.set("in", this.columns.value);
+    if (this.alignment) asked.set("alignment", this.alignment.value);
+    this.results.setAttribute("aria-busy", "true");
+    say(t("search.running"));
+    try {
+      const row = await this.form.row();
+      this.show(await post(`search?${asked}`, JSON.stringify(row)));
+    } catch (error) {
+      this.showErrors(error, this.form, this.results);
+    }
+    this.results.removeAttribute("aria-busy");
+  }
+
+  show({ rows, files = [] }) {
+    if (!rows.length) {
+      this.results.replaceChildren(element("p", { class: "muted" }, t("search.none")));
+    } else {
+      const cards = rows.map((row, place) => this.card(row, files[place] ?? {}, place));
+      this.results.replaceChildren(element("ol", { class: "gallery" }, ...cards));
+    }
+    say(t("search.found", { count: rows.length }));
+  }
+
+  card(row, files, place) {
+    const part = element("li", { class: "hit" });
+    for (const [column, urls] of Object.entries(files)) {
+      const label = `${t("search.result", { number: place + 1 })}: ${column}`;
+      for (const url of [urls].flat()) part.append(player(url, facts.media[column], label));
+    }
+    const cells = element("dl", {});
+    for (const [column, cell] of Object.entries(row)) {
+      if (column === "score" || column in files || cell === null || cell === "") continue;
+      const words = Array.isArray(cell) ? cell.join(", ") : String(cell).replace(/T00:00:00$/, "");
+      cells.append(element("dt", {}, column), element("dd", {}, words.length > LONGEST ? `${words.slice(0, LONGEST)}…` : words));
+    }
+    part.append(cells, element("p", { class: "score" }, t("search.score", { score: number(row.score, 3) })));
+    return part;
+  }
+}
