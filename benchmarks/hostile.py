@@ -181,7 +181,7 @@ No answer had a status of 500 or above, and each came in time. None held an addr
 the machine, the name of a library or the content of the planted file, and nobody connected to the planted
 listener. The log has no traceback. "Closed" are connections that the service ended without an answer, because
 the head of a request did not arrive. What was answered was no attack after all: a damaged file that can still
-be read, a list without rows, an unknown argument.
+be read, a list without rows, an unknown argument, the page itself.
 
 {table(headers, result.lines)}""",
         arguments,

@@ -458,7 +458,8 @@ def wrong_path(rng: np.random.Generator, target: Target) -> Attack:
     ]
     pick = [str(rng.choice(choice)) for choice in (folders, ups, ups, names, methods)]
     path = f"{pick[0]}{pick[1]}/{pick[2]}/{pick[3]}" if rng.random() < 0.7 else f"{pick[0]}{pick[3]}"
-    return Attack("path", path[:40], (request(pick[4], path),))
+    is_the_page = path.startswith(("/?", "/#"))
+    return Attack("path", path[:40], (request(pick[4], path),), must_fail=not is_the_page)
 
 
 def wrong_query(rng: np.random.Generator, target: Target) -> Attack:
