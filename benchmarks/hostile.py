@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections import Counter, defaultdict
@@ -236,9 +237,10 @@ def assail(service: Running, count: int, seed: int) -> Result:
     summary = (
         f"{count:,} requests in {seconds:.0f} s. A good one afterwards took {1000 * last.seconds:.0f} ms. "
         f"The service had {processes} processes before and has {service.processes()} after. It took "
-        f"{memory / 1e6:.0f} MB of memory, and {grown / 1e6:+.0f} MB after."
+        f"{memory / 1e6:.0f} MB of memory before, and {grown / 1e6:.0f} MB more after: its caches and the largest "
+        f"requests that it has read."
     )
-    return Result(_lines(statuses, longest), summary, wrong)
+    return Result(_lines(statuses, longest), textwrap.fill(summary, 110), wrong)
 
 
 def _lines(statuses: dict[str, Counter[int]], longest: dict[str, float]) -> list[list[object]]:
