@@ -113,7 +113,14 @@ def test_only_media_of_the_index_are_given_out(
     search: httpx.Client, folder: Path, pairs: plait.Model
 ) -> None:
     (alignment,) = pairs.alignments
-    for row, column in ((10**6, "photo"), (-1, "photo"), (0, "text"), (0, "row_folder"), (0, "../photo")):
+    for row, column in (
+        (10**6, "photo"),
+        (10**20, "photo"),
+        (-1, "photo"),
+        (0, "text"),
+        (0, "row_folder"),
+        (0, "../photo"),
+    ):
         query = {"row": row, "column": column, "alignment": alignment}
         assert search.get("/media", params=query).status_code == 404
     assert search.get("/media", params={"row": "0 or 1=1", "column": "photo"}).status_code == 422

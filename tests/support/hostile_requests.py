@@ -543,16 +543,17 @@ def wrong_query(rng: np.random.Generator, target: Target) -> Attack:
 def indexed(rng: np.random.Generator, target: Target) -> Attack:
     """A query of an index, labels of a stranger, or a file of the index."""
     conditions = [
-        "price < 1", "1=1", "price < 1; DROP TABLE rows", "text = '' OR 1=1 --", "(" * 500, "NOT " * 200 + "1=1",
-        "price IN (" + "1," * 400 + "1)", "price / 0 > 1", "CAST(text AS INT) = 1", "text LIKE '%" * 50,
+        "price < 1", "1=1", "price < 1; DROP TABLE rows", "text = '' OR 1=1 --", "(" * 500,
+        "NOT " * 200 + "1=1", "price IN (" + "1," * 400 + "1)", "price / 0 > 1", "CAST(text AS INT) = 1", "text LIKE '%" * 50,
         "regexp_like(text, '(a+)+$')", "(SELECT 1) = 1", "EXISTS (SELECT * FROM rows)", "row_folder != ''",
         "price < 1e999", "'\0' = text", "\ud800 = 1", "read_csv('/etc/passwd') = 1", "price BETWEEN", "",
         "9" * 900 + " > price", "array_repeat(1, 999999999) IS NULL", "/etc/passwd", "_rowid >= 0",
     ]  # fmt: skip
-    labels = ["a", "", " ", "\0", "{}", "{0.__class__}", "x" * 20_000, "\u202e", "\n", "a" * 200]
+    labels = ["a", "b", "c", "", " ", "\0", "{}", "{0.__class__}", "x" * 20_000, "\u202e", "\n", "a" * 200]
     numbers = ["0", "5", "-1", "47", "48", "99999999999", "99999999999999999999", "1e3", "0x1", "NaN", ""]
-    columns = ["photo", "text", "call", "row_folder", "row", "../photo", "%00", "", "photo.bytes", "x" * 3000]
-    templates = ["{}", "a {} b", "{", "{x}", "{}" * 40, "%s", "{}{}", "{:>999999999}"]
+    columns = ["photo"] * 5 + ["text"] * 5
+    columns += ["call", "row_folder", "row", "../photo", "%00", "", "photo.bytes", "x" * 3000]
+    templates = ["{}", "{}", "a {} b", "{", "{x}", "{}" * 40, "%s", "{}{}", "{:>999999999}"]
     alignments = ["alignment", "alignment", "x", "../alignment", "", "\0"]
 
     def pick(choices: Sequence[str]) -> str:
@@ -570,10 +571,7 @@ def indexed(rng: np.random.Generator, target: Target) -> Attack:
         arguments |= {"in": pick(columns), "exact": pick(["true", "false"])} if rng.random() < 0.5 else {}
     else:
         arguments = {"labels": [pick(labels) for _ in range(int(rng.choice([1, 3, 60])))]}
-        arguments |= {
-            "template": [pick(["{}", "a {} b", "{", "{x}", "{}" * 40, "%s"])],
-            "column": pick(columns),
-        }
+        arguments |= {"template": pick(templates), "column": pick(columns)}
         arguments |= {"threshold": pick(["nan", "inf", "-1e308", "0.5"])} if rng.random() < 0.3 else {}
 
     # half of the queries are good rows
