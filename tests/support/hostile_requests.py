@@ -544,7 +544,8 @@ def indexed(rng: np.random.Generator, target: Target) -> Attack:
     """A query of an index, labels of a stranger, or a file of the index."""
     conditions = [
         "price < 1", "1=1", "price < 1; DROP TABLE rows", "text = '' OR 1=1 --", "(" * 500,
-        "NOT " * 200 + "1=1", "price IN (" + "1," * 400 + "1)", "price / 0 > 1", "CAST(text AS INT) = 1", "text LIKE '%" * 50,
+        "NOT " * 200 + "1=1", "price IN (" + "1," * 400 + "1)", "price / 0 > 1", "CAST(text AS INT) = 1",
+        "text LIKE '%" * 50,
         "regexp_like(text, '(a+)+$')", "(SELECT 1) = 1", "EXISTS (SELECT * FROM rows)", "row_folder != ''",
         "price < 1e999", "'\0' = text", "\ud800 = 1", "read_csv('/etc/passwd') = 1", "price BETWEEN", "",
         "9" * 900 + " > price", "array_repeat(1, 999999999) IS NULL", "/etc/passwd", "_rowid >= 0",

@@ -30,7 +30,6 @@ PROBES = 40  # partitions of an approximate index that a search reads
 REFINED = 10  # candidates for each row of the answer whose exact vectors are compared
 RESCORED = 50  # candidates for each row of the answer that another score orders
 WRITTEN = 20_000  # rows in one batch
-NUMBERS = range(1 << 63)  # of rows: those of a column of 64-bit integers
 
 Score = Callable[[np.ndarray], np.ndarray]  # from vectors (N, D) to (N,); the larger, the nearer
 
@@ -129,8 +128,6 @@ class Index:
 
         Nothing is returned for a row that is not there.
         """
-        if number not in NUMBERS:
-            return {}
         names = [*self.plain, FOLDER] if FOLDER in self._table.schema.names else self.plain
         query = self._table.search().where(f"{ROW} = {number:d}").select(names).limit(1)
         rows: list[dict[str, object]] = query.to_arrow().to_pylist()
