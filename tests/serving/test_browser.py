@@ -130,7 +130,7 @@ def shown(page: Page) -> tuple[str, dict[str, float]]:
     for bar in page.locator(".bars li").all():
         label = bar.locator(".label").inner_text()
         probabilities[label] = float(bar.locator(".p").inner_text().lstrip("<> "))
-    return page.locator(".said").inner_text().split("probability")[0].strip(), probabilities
+    return page.locator(".top-answer").inner_text().split("probability")[0].strip(), probabilities
 
 
 def assert_shown(page: Page, model: plait.Model, row: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def test_an_error_stands_at_its_column_and_gets_the_focus(page: Page, folder: Pa
     error.get_by_role("button", name="Leave it out").click()
     expect(error).to_be_hidden()
     predict(page)
-    expect(page.locator(".said")).to_be_visible()
+    expect(page.locator(".top-answer")).to_be_visible()
 
 
 def test_a_number_that_is_none_is_an_error_of_its_column(page: Page) -> None:
@@ -328,8 +328,8 @@ def test_search_shows_the_rows_and_plays_them(
         page.locator("#query button.primary").click()
         expect(page.locator(".hit")).to_have_count(12)
         expect(page.locator(".hit img").first).to_be_visible()
-        found = model.search("there is a cherry near house number 3", k=12).to_pylist()
-        assert found[0]["text"] in page.locator(".hit").first.inner_text()
+        rows = model.search("there is a cherry near house number 3", k=12).to_pylist()
+        assert rows[0]["text"] in page.locator(".hit").first.inner_text()
         assert played(page, page.locator(".hit audio").first)
 
 
@@ -368,7 +368,7 @@ def test_a_refused_request_says_why(page: Page, status: int, headers: dict[str, 
     expect(page.locator("#answer .is-error")).to_contain_text(words)
     page.unroute("**/predict")
     predict(page)
-    expect(page.locator(".said")).to_be_visible()
+    expect(page.locator(".top-answer")).to_be_visible()
 
 
 def test_a_service_that_is_gone_is_an_error(page: Page) -> None:
@@ -398,11 +398,11 @@ def test_every_kind_of_target_is_shown(browser: Browser, tmp_path: Path) -> None
             field(page, "text").locator("textarea").fill("there is a sky near house number 7")
             answer = predict(page)
             cards = page.locator(".target")
-            expect(cards.nth(0).locator(".said")).to_contain_text(answer["label"])
-            shown_price = float(cards.nth(1).locator(".said").inner_text())
+            expect(cards.nth(0).locator(".top-answer")).to_contain_text(answer["label"])
+            shown_price = float(cards.nth(1).locator(".top-answer").inner_text())
             assert shown_price == pytest.approx(answer["price"], rel=1e-3)
             words = ", ".join(answer["tags"]) or "none of the labels"
-            expect(cards.nth(2).locator(".said")).to_have_text(words)
+            expect(cards.nth(2).locator(".top-answer")).to_have_text(words)
             page.get_by_role("button", name="Compute all").click()
             expect(page.locator(".effect p")).to_have_count(3)
 
@@ -425,8 +425,8 @@ def assert_calls_answer(page: Page, answer: dict[str, Any], folder: Path) -> Non
         commands.append(["bash", "-c", curl])
     for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        (said,) = json.loads(done.stdout)["answers"]
-        for name, p in said.items():
+        (answered,) = json.loads(done.stdout)["answers"]
+        for name, p in answered.items():
             assert p == (pytest.approx(answer[name], abs=1e-4) if isinstance(p, float) else answer[name])
     compile(local, "local", "exec")
 
@@ -497,7 +497,7 @@ def test_the_page_speaks_chinese(browser: Browser, client: httpx.Client) -> None
     for page in opened(browser, client, "desktop", locale="zh-CN"):
         field(page, "shop").locator("input").fill("north")
         page.get_by_role("button", name=messages["predict"], exact=True).click()
-        expect(page.locator(".said")).to_contain_text(messages["answer.probability"].split()[0])
+        expect(page.locator(".top-answer")).to_contain_text(messages["answer.probability"].split()[0])
         page.get_by_role("link", name="English").click()
         expect(page.get_by_role("button", name="Predict", exact=True)).to_be_visible()
         expect(field(page, "shop").locator("input")).to_have_value("north")
