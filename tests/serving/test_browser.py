@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,12 @@ from support.browser import (
     answer_with,
     assert_accessible,
     field,
+    hold,
     opened,
     played,
     put,
+    release,
+    wait_for,
 )
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -238,6 +242,128 @@ def test_each_input_is_recomputed_without(page: Page, model: plait.Model, photo:
     expect(page.locator(".effect p")).to_have_count(6)  # five inputs, and all plain ones together
 
 
+def ask(page: Page) -> None:
+    """Ask for a prediction without waiting for it."""
+    page.get_by_role("button", name="Predict", exact=True).click()
+
+
+def test_a_row_that_changes_meanwhile_makes_the_answer_stale(page: Page, model: plait.Model) -> None:
+    fill_in(page)
+    requests = hold(page, "**/predict")
+    ask(page)
+    wait_for(page, requests, 1)
+    field(page, "price").locator("input").fill("999")
+    release(page, requests[0])
+    assert_shown(page, model, typed())
+    stale = page.locator("#answer .notice", has_text="The inputs have changed since")
+    expect(stale).to_be_visible()
+    # What an input contributes would be the difference between two rows.
+    expect(page.locator("#effects")).to_be_hidden()
+    expect(page.locator("#spoken")).to_contain_text("The inputs have changed since")
+
+    page.unroute("**/predict")
+    page.get_by_role("button", name="Predict again").click()
+    expect(stale).to_have_count(0)
+    expect(page.locator("#effects")).to_be_visible()
+    assert_shown(page, model, {**typed(), "price": 999.0})
+
+
+def test_an_error_of_a_row_that_has_changed_marks_no_column(page: Page) -> None:
+    price = field(page, "price")
+    price.locator("input").fill("much")
+    requests = hold(page, "**/predict")
+    ask(page)
+    wait_for(page, requests, 1)
+    price.locator("input").fill("1")
+    field(page, "text").locator("textarea").focus()
+    release(page, requests[0])
+    expect(page.locator("#answer .is-error")).to_contain_text("much")
+    expect(price.locator(".error")).to_be_hidden()
+    expect(field(page, "text").locator("textarea")).to_be_focused()
+
+
+def test_nothing_is_shown_after_clear(page: Page) -> None:
+    requests = hold(page, "**/predict")
+    for answer in ({"status": 500, "json": {"error": "too late"}}, {}):
+        requests.clear()
+        ask(page)
+        wait_for(page, requests, 1)
+        page.get_by_role("button", name="Clear all").click()
+        release(page, requests[0], **answer)
+        expect(page.locator("#answer")).to_have_text(
+            "Fill in some inputs, or pick an example, and ask for a prediction."
+        )
+        expect(page.locator("#answer")).not_to_have_attribute("aria-busy", "true")
+
+
+def test_an_answer_that_is_overtaken_is_not_shown(page: Page) -> None:
+    requests = hold(page, "**/predict")
+    ask(page)
+    ask(page)
+    wait_for(page, requests, 2)
+    release(page, requests[1])
+    expect(page.locator(".top-answer")).to_be_visible()
+    release(page, requests[0], status=500, json={"error": "too late"})
+    expect(page.locator(".top-answer")).to_be_visible()
+    expect(page.locator("#answer .is-error")).to_have_count(0)
+
+
+def test_effects_of_an_answer_that_is_gone_are_not_shown(page: Page) -> None:
+    fill_in(page)
+    predict(page)
+    requests = hold(page, "**/predict")
+    page.get_by_role("button", name="Recompute: without text").click()
+    wait_for(page, requests, 1)
+    field(page, "price").locator("input").fill("2")
+    release(page, requests[0], status=500, json={"error": "too late"})
+    expect(page.locator("#answer .is-error")).to_have_count(0)
+    expect(page.locator(".top-answer")).to_be_visible()
+
+
+def test_a_search_that_is_overtaken_is_not_shown(page: Page) -> None:
+    page.get_by_role("tab", name="Search").click()
+    requests = hold(page, "**/search*")
+    query = field(page, "text", "#query").locator("textarea")
+    for place, words in enumerate(("a cherry", "a leaf"), 1):
+        query.fill(words)
+        page.locator("#query button.primary").click()
+        wait_for(page, requests, place)
+    release(page, requests[1])
+    newest = page.locator("#results").inner_text()
+    assert "score" in newest
+    release(page, requests[0])
+    assert page.locator("#results").inner_text() == newest
+
+
+def test_the_last_example_that_was_clicked_counts(page: Page, client: httpx.Client) -> None:
+    examples = client.get("/schema").json()["examples"]
+    places = [place for place, example in enumerate(examples) if "call" in example["files"]]
+    slow, fast = places[:2]
+    (recording,) = examples[slow]["files"]["call"]
+    requests = hold(page, f"**/{recording}")
+    page.locator(".example").nth(slow).click()
+    wait_for(page, requests, 1)
+    page.locator(".example").nth(fast).click()
+    expect(page.locator(".top-answer")).to_be_visible()
+    release(page, requests[0])
+    values = examples[fast]["values"]
+    expect(field(page, "text").locator("textarea")).to_have_value(values["text"])
+    name = Path(examples[fast]["files"]["call"][0]).name
+    expect(field(page, "call").locator(".file-name")).to_have_text(name)
+
+
+def test_what_is_typed_counts_more_than_a_late_example(page: Page, client: httpx.Client) -> None:
+    examples = client.get("/schema").json()["examples"]
+    slow = next(place for place, example in enumerate(examples) if "call" in example["files"])
+    requests = hold(page, f"**/{examples[slow]['files']['call'][0]}")
+    page.locator(".example").nth(slow).click()
+    wait_for(page, requests, 1)
+    field(page, "text").locator("textarea").fill("my own words")
+    release(page, requests[0])
+    expect(field(page, "text").locator("textarea")).to_have_value("my own words")
+    expect(field(page, "call").locator("audio")).to_have_count(0)
+
+
 def test_an_example_fills_in_the_row(page: Page, client: httpx.Client) -> None:
     examples = client.get("/schema").json()["examples"]
     number = next(place for place, example in enumerate(examples) if "photo" in example["files"])
@@ -408,19 +534,26 @@ def test_every_kind_of_target_is_shown(browser: Browser, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("has_file", [True, False])
-def test_the_calls_of_the_api_answer_as_the_page_does(page: Page, photo: Path, has_file: bool) -> None:
+def test_the_calls_of_the_api_answer_as_the_page_does(
+    page: Page, model: plait.Model, photo: Path, has_file: bool
+) -> None:
     fill_in(page, photo if has_file else None)
     field(page, "text").locator("textarea").fill('it\'s a "leaf" for $5 \\ `now`; @home\n价格')
-    assert_calls_answer(page, predict(page), photo.parent)
+    assert_calls_answer(page, model, predict(page), photo.parent)
 
 
-def assert_calls_answer(page: Page, answer: dict[str, Any], folder: Path) -> None:
+def assert_calls_answer(page: Page, model: plait.Model, answer: dict[str, Any], folder: Path) -> None:
     """Run the calls that the page shows, in a folder with the files of the row."""
     page.get_by_role("tab", name="API").click()
     curl, over_http, local = [call.inner_text() for call in page.locator(".call code").all()]
     shown_by_python = over_http.replace("import requests", "import json, requests")
     shown_by_python = shown_by_python.replace("print(answer.json())", "print(json.dumps(answer.json()))")
-    commands = [[sys.executable, "-c", shown_by_python]]
+    shown_locally = re.sub(r'load\(".*"\)', f"load({str(model.folder)!r}, quiet=True)", local)
+    shown_locally = shown_locally.replace("import plait", "import json, plait")
+    shown_locally = shown_locally.replace(
+        "print(model.predict([row]))", 'print(json.dumps({"answers": model.predict([row]).to_pylist()}))'
+    )
+    commands = [[sys.executable, "-c", code] for code in (shown_by_python, shown_locally)]
     if shutil.which("curl"):
         commands.append(["bash", "-c", curl])
     for command in commands:
@@ -428,7 +561,23 @@ def assert_calls_answer(page: Page, answer: dict[str, Any], folder: Path) -> Non
         (answered,) = json.loads(done.stdout)["answers"]
         for name, p in answered.items():
             assert p == (pytest.approx(answer[name], abs=1e-4) if isinstance(p, float) else answer[name])
-    compile(local, "local", "exec")
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_the_calls_have_the_cells_of_the_form(browser: Browser, tmp_path: Path, has_file: bool) -> None:
+    rows = make_rows(tmp_path)
+    for number, row in enumerate(rows):
+        row["place"] = [number * 0.1, number % 3 + 0.5, 1.0]
+    fitted = plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=FAST, quiet=True)
+    with served(fitted.folder) as client:
+        for page in opened(browser, client, "desktop"):
+            field(page, "place").locator("textarea").fill("1.0, 2.0, 0.5")
+            field(page, "price").locator("input").fill("0x10")
+            if has_file:
+                field(page, "photo").locator("input.file").set_input_files(tmp_path / rows[0]["photo"])
+            assert_calls_answer(page, fitted, predict(page), (tmp_path / rows[0]["photo"]).parent)
+            for call in page.locator(".call code").all():
+                assert "0x10" in call.inner_text()  # as it was typed: tables may read it otherwise
 
 
 ODD = '<b>"p\'rice"</b> = $HOME \\ `ls`; 价格'
@@ -448,7 +597,7 @@ def test_names_of_columns_may_be_any_text(browser: Browser, tmp_path: Path) -> N
             answer = predict(page)
             page.get_by_role("button", name="Compute all").click()
             expect(page.locator(".effects")).to_contain_text(f"without {ODD}")
-            assert_calls_answer(page, answer, tmp_path / "photos")
+            assert_calls_answer(page, model, answer, tmp_path / "photos")
 
 
 def test_everything_is_reached_by_keyboard(page: Page) -> None:

@@ -31,7 +31,7 @@ export class Search {
     const aligned = facts.alignments[name];
     for (const field of this.form.fields) {
       const belongs = aligned.includes(field.column);
-      field.hit.hidden = !belongs;
+      field.root.hidden = !belongs;
       if (!belongs) field.clear();
     }
     this.form.changed();
