@@ -356,6 +356,7 @@ def test_a_very_long_name_of_a_column_is_shown_in_part(service: httpx.Client) ->
     assert len(response.content) < 2_000
 
 
+COLUMNS = ["price", "shop", "title", "unit price", "text"]
 REFUSED_CONDITIONS = [
     "length(repeat('x', 1000000000000)) > 1",
     "lpad('x', 2147483647, 'y') = text",
@@ -371,8 +372,8 @@ REFUSED_CONDITIONS = [
 @pytest.mark.parametrize("where", REFUSED_CONDITIONS)
 def test_conditions_make_no_large_values(where: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        check_condition(where)
-    assert refusal.value.message.startswith(("where: the function", "where: comments"))
+        check_condition(where, COLUMNS)
+    assert refusal.value.message.startswith(("where: the function", "where: comments", "where: no column"))
 
 
 def test_usual_conditions_are_allowed() -> None:
@@ -381,7 +382,17 @@ def test_usual_conditions_are_allowed() -> None:
         "title = 'Alien (1979)' AND NOT (price BETWEEN 1 AND 2)",
         "lower(`unit price`) = 'a''b(c)' AND starts_with(text, 'x')",
     ):
-        check_condition(where)
+        check_condition(where, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["row_folder LIKE '/tmp/%'", "row_content = 'x'", '"vector_0" IS NULL', "_rowid = 1", "`photo` = 'x'"],
+)
+def test_conditions_name_no_hidden_column(where: str) -> None:
+    """They could tell, letter by letter, where files are."""
+    with pytest.raises(Refusal, match="where: no column"):
+        check_condition(where, COLUMNS)
 
 
 def test_the_examples_are_those_of_the_table(folder: Path) -> None:

@@ -99,6 +99,10 @@ def png(colour: tuple[int, int, int]) -> bytes:
 
 @pytest.fixture
 def api(service: httpx.Client) -> Any:
+    return api_of(service)
+
+
+def api_of(service: httpx.Client) -> Any:
     schemathesis.openapi.format("binary", st.sampled_from([png((200, 0, 0)), b"", b"no image"]))
     return schemathesis.openapi.from_url(f"{service.base_url}/openapi.json")
 
@@ -141,10 +145,12 @@ def test_the_service_keeps_to_it_at_length(api: Any) -> None:
     assert check_operations(api, 300, derandomize=False) >= 6
 
 
-def test_a_model_of_alignments_describes_its_search(tmp_path: Path) -> None:
+def test_a_model_of_alignments_keeps_to_its_description(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "train.csv", make_rows(tmp_path))
     model = plait.fit(table, align=["photo", "text"], out=tmp_path / "run", overrides=FAST, quiet=True)
+    model.index(table)
     with served(model.folder) as client:
         paths = client.get("/openapi.json").json()["paths"]
-    assert {"/search", "/classify", "/embed", "/media"} <= set(paths)
-    assert "/predict" not in paths
+        assert {"/search", "/classify", "/embed", "/media"} <= set(paths)
+        assert "/predict" not in paths
+        check_operations(api_of(client), 12, derandomize=True)

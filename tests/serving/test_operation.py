@@ -149,6 +149,36 @@ def test_a_client_that_says_nothing_is_cut_off(model: plait.Model) -> None:
                 assert connection.recv(1000) == b""
 
 
+def test_trailers_without_end_are_cut_off(service: httpx.Client) -> None:
+    address = urlsplit(str(service.base_url))
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(head)
+        trailers = (b"x: " + b"y" * 1000 + b"\r\n") * 10_000
+        with pytest.raises(OSError):  # the service closes the connection
+            connection.sendall(trailers)
+
+
+def test_bodies_have_a_bound_together(model: plait.Model) -> None:
+    with served(model.folder, bodies=100_000, upload=5.0) as client:
+        address = urlsplit(str(client.base_url))
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+            connection.sendall(head + b"Content-Length: 90000\r\n\r\n" + b" " * 80_000)
+            large = {"text": "x" * 50_000}
+            while client.post("/predict", json=large).status_code != 429:
+                time.sleep(0.01)
+            assert client.post("/predict", json=ROW).status_code == 200
+        while client.post("/predict", json=large).status_code != 200:  # the client has gone away
+            time.sleep(0.01)
+
+
+def test_pages_of_other_sites_cannot_ask(service: httpx.Client) -> None:
+    headers = {"sec-fetch-site": "cross-site"}
+    assert service.post("/predict", json=ROW, headers=headers).status_code == 403
+    assert service.get("/health").headers["cross-origin-resource-policy"] == "same-origin"
+
+
 def test_a_body_that_does_not_arrive_is_refused(model: plait.Model) -> None:
     with served(model.folder, upload=0.3) as client:
         address = urlsplit(str(client.base_url))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,24 @@ def test_requests_at_once_get_their_own_answers(model: plait.Model, photos: list
     assert answered_rows > 1.3 * answered_batches
 
 
+ODD = [
+    {"shop": "north"}, {"shop": ["north"]}, {"shop": 5}, {"shop": True}, {"price": 1.5}, {"price": 1},
+    {"price": "1"}, {"price": [1]}, {"price": "cheap"}, {"text": "a leaf"}, {"text": ["a", "leaf"]},
+    {"text": 7.5}, {"text": [1, 2]}, {"text": None}, {"photo": "x"}, {},
+]  # fmt: skip
+
+
+def test_no_row_changes_the_answer_of_another(service: httpx.Client) -> None:
+    """Whatever kinds of cells stand beside each other."""
+    alone = [service.post("/predict?strict=false", json=row) for row in ODD]
+    for first, second in itertools.product(range(len(ODD)), repeat=2):
+        if alone[first].status_code != 200 or alone[second].status_code != 200:
+            continue
+        together = service.post("/predict?strict=false", json=[ODD[first], ODD[second]]).json()
+        assert_same(together["answers"][0], alone[first].json()["answers"][0])
+        assert_same(together["answers"][1], alone[second].json()["answers"][0])
+
+
 def test_a_bad_file_is_refused_with_its_column(service: httpx.Client) -> None:
     response = service.post("/predict", files={"photo": ("a.png", b"\x89PNG\r\n\x1a\n and nothing more")})
     assert response.status_code == 422
@@ -195,6 +214,15 @@ def test_paths_are_read_only_below_the_folder_of_files(
             response = client.post("/predict", json={"photo": path})
             assert response.status_code == 422, path
             assert str(tmp_path) not in response.json()["error"].replace(path, "")
+
+
+def test_files_of_the_machine_count_as_a_body(model: plait.Model, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(photos[0].read_bytes() + bytes(1_500))
+    (tmp_path / "green.png").write_bytes(photos[1].read_bytes() + bytes(1_500))
+    with served(model.folder, files=tmp_path, body=4_000) as client:
+        assert client.post("/predict", json=[{"photo": "red.png"}] * 9).status_code == 200
+        response = client.post("/predict", json=[{"photo": "red.png"}, {"photo": "green.png"}])
+        assert response.status_code == 413
 
 
 def test_ids_come_back_and_targets_are_not_read(tmp_path: Path) -> None:

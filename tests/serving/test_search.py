@@ -46,7 +46,7 @@ def test_a_text_finds_the_rows_that_the_model_finds(search: httpx.Client, pairs:
     query = {"text": "there is a cherry near house number 1"}
     found = search.post("/search?k=5", json=query).json()
     expected = pairs.search(query, 5).to_pylist()
-    assert [row["photo"] for row in found["rows"]] == [row["photo"] for row in expected]
+    assert [row["text"] for row in found["rows"]] == [row["text"] for row in expected]
     assert [row["score"] for row in found["rows"]] == pytest.approx(
         [row["score"] for row in expected], abs=1e-4
     )
@@ -75,7 +75,8 @@ def test_a_condition_holds_for_all_rows(search: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        ("/search?where=nonsense", {"text": "x"}, 422, "cannot be used"),
+        ("/search?where=price <", {"text": "x"}, 422, "cannot be used"),
+        ("/search?where=prise < 1", {"text": "x"}, 422, "did you mean 'price'?"),
         ("/search?in=txt", {"text": "x"}, 422, "did you mean 'text'?"),
         ("/search?k=0", {"text": "x"}, 422, "the parameter 'k'"),
         ("/search", {}, 422, "the query is empty"),
@@ -113,9 +114,12 @@ def test_only_media_of_the_index_are_given_out(
     search: httpx.Client, folder: Path, pairs: plait.Model
 ) -> None:
     (alignment,) = pairs.alignments
-    for row, column in ((10**6, "photo"), (-1, "photo"), (0, "text"), (0, "row_folder"), (0, "../photo")):
+    for row, column in ((10**6, "photo"), (0, "text"), (0, "row_folder"), (0, "../photo")):
         query = {"row": row, "column": column, "alignment": alignment}
         assert search.get("/media", params=query).status_code == 404
+    for number in (-1, 2**63, 10**30):
+        query = {"row": number, "column": "photo", "alignment": alignment}
+        assert search.get("/media", params=query).status_code == 422
     assert search.get("/media", params={"row": "0 or 1=1", "column": "photo"}).status_code == 422
 
     # A file that is no image by now is not given out, whatever its name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -105,6 +106,47 @@ def test_answers_may_be_read_after_all_rows(model: plait.Model) -> None:
         response = client.post("/predict/batch", content=many(), headers=LINES)
     assert len(response.content) > 2_000_000
     assert response.text.count("\n") == 200 * len(ROWS)
+
+
+def test_arrow_of_rows_without_columns_is_refused(service: httpx.Client) -> None:
+    structs = pa.array([{}] * 1000, pa.struct([]))
+    batch = pa.RecordBatch.from_struct_array(structs)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    response = service.post("/predict/batch", content=sink.getvalue().to_pybytes(), headers=ARROW)
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.duration("s"), pa.timestamp("us")])
+def test_arrow_dates_beyond_all_calendars_are_refused(service: httpx.Client, kind: pa.DataType) -> None:
+    table = pa.table({"price": pa.array([2**62], pa.int64()).cast(kind)})
+    response = service.post("/predict/batch", content=stream(table), headers=ARROW)
+    assert response.status_code < 500
+
+
+def test_a_line_in_many_pieces_is_one_line(service: httpx.Client) -> None:
+    line = lines([{"text": "x" * 5000}, ROWS[0]])
+    pieces = (line[number : number + 1] for number in range(len(line)))
+    response = service.post("/predict/batch", content=pieces, headers=LINES)
+    assert response.text.count("\n") == 2
+
+
+def test_streams_have_a_bound(model: plait.Model) -> None:
+    with served(model.folder, streams=1, upload=1.0) as client:
+        address = urlsplit(str(client.base_url))
+        head = (
+            f"POST /predict/batch HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/jsonl\r\n"
+        )
+        with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n".encode())
+            while client.post("/predict/batch", content=b"{}\n", headers=LINES).status_code != 429:
+                time.sleep(0.01)
+            assert client.post("/predict", json={}).status_code == 200
+
+            # It brings no row, though bytes: it ends, and another one may begin.
+            assert b" 408 " in connection.recv(1000)
+        assert client.post("/predict/batch", content=b"{}\n", headers=LINES).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
     @app.post(
         "/search",
         summary="Find the rows of the index that match a query best",
-        responses=openapi.responses(service, found),
+        responses={**openapi.responses(service, found), 404: openapi.refused("there is no index")},
         openapi_extra=openapi.request_body(service, one=True),
     )
     async def search(
@@ -170,8 +170,13 @@ def _add_search(app: FastAPI, service: Service) -> None:
             raise Refusal(422, f"expected one row, the query; came {len(rows)}")
         return JSONResponse(await service.search(rows[0], k, in_, where, exact, alignment))
 
-    @app.get("/media", summary="Return a file of a row of the index", response_class=FileResponse)
-    async def media(row: int, column: str, alignment: str) -> FileResponse:
+    @app.get(
+        "/media",
+        summary="Return a file of a row of the index",
+        response_class=FileResponse,
+        responses=openapi.media_responses(),
+    )
+    async def media(row: Annotated[int, Query(ge=0, lt=2**63)], column: str, alignment: str) -> FileResponse:
         path, kind = await asyncio.to_thread(service.gallery.file, row, column, alignment)
         return FileResponse(path, media_type=kind)
 

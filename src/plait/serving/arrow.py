@@ -30,6 +30,7 @@ class ArrowReader:
         self._bytes = bytearray()
         self._schema: pa.Schema | None = None
         self._is_finished = False
+        self._needed = PREFIX  # bytes of the next message, as far as that is known
 
     def feed(self, piece: bytes) -> Iterator[list[dict[str, object]]]:
         """Yield the rows that are complete with another piece of the stream. Raises `Refusal`."""
@@ -37,6 +38,8 @@ class ArrowReader:
         while not self._is_finished and (message := self._next_message()) is not None:
             try:
                 yield from self._rows(message)
+            except OverflowError:
+                raise Refusal(422, "a date or a time that lies outside the years 1 to 9999") from None
             except (pa.ArrowException, struct.error, OSError, ValueError):
                 raise Refusal(400, BROKEN) from None
 
@@ -47,7 +50,7 @@ class ArrowReader:
 
     def _next_message(self) -> bytes | None:
         """Take the next message; None if it has not arrived."""
-        if len(self._bytes) < PREFIX:
+        if len(self._bytes) < self._needed:
             return None
         mark, size = struct.unpack_from("<II", self._bytes)
         if mark != MARK:
@@ -57,7 +60,8 @@ class ArrowReader:
             return None
         if size > self._limits.body:
             raise too_large(self._limits)
-        if len(self._bytes) < PREFIX + size:
+        self._needed = PREFIX + size
+        if len(self._bytes) < self._needed:
             return None
         try:
             body = _Message(self._bytes[PREFIX : PREFIX + size]).body_length
@@ -65,11 +69,12 @@ class ArrowReader:
             raise Refusal(400, BROKEN) from None
         if not 0 <= body <= self._limits.body:
             raise too_large(self._limits)
-        end = PREFIX + size + body
-        if len(self._bytes) < end:
+        self._needed += body
+        if len(self._bytes) < self._needed:
             return None
-        message = bytes(self._bytes[:end])
-        del self._bytes[:end]
+        message = bytes(self._bytes[: self._needed])
+        del self._bytes[: self._needed]
+        self._needed = PREFIX
         return message
 
     def _rows(self, content: bytes) -> Iterator[list[dict[str, object]]]:
@@ -87,7 +92,7 @@ class ArrowReader:
 
         batch = pa.ipc.read_record_batch(message, self._schema)
         batch.validate(full=True)
-        if batch.num_rows > self._limits.body:  # columns without any buffer may state any number of rows
+        if batch.num_rows > len(content):  # columns without any buffer may state any number of rows
             raise too_large(self._limits)
         for first in range(0, batch.num_rows, self._limits.batch):
             yield batch.slice(first, self._limits.batch).to_pylist()
@@ -95,6 +100,8 @@ class ArrowReader:
 
 def _checked(schema: pa.Schema) -> pa.Schema:
     """Return a schema of types whose cells are no larger than their bytes. Raises `Refusal` for others."""
+    if not len(schema):
+        raise Refusal(422, "expected one column or more")
     for field in schema:
         if not _is_plain(field.type):
             remedy = "cast it to strings, numbers or bytes"

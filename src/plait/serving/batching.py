@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from plait.api.model import Model
 from plait.errors import PlaitError
 from plait.media.cell import Cell
 from plait.serving.decoding import Decoder, Key
+from plait.serving.inputs import Part
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
 from plait.serving.refusals import Refusal
@@ -170,6 +172,38 @@ class Batcher:
         self._metrics.model_seconds.observe(seconds)
         self._row_seconds += RECENT * (seconds / max(len(table), 1) - self._row_seconds)
         return _shared_out(answers, problems, [len(job.table) for job in batch])
+
+
+def joined(parts: Sequence[Part], answered: Sequence[Answered], ids: Sequence[str]) -> Answered:
+    """Return the answers to parts of a request as those to the request, in the order of its rows.
+
+    `ids` are the id columns, which come as they were sent: those of several kinds become texts.
+    """
+    if len(parts) == 1:
+        return answered[0]
+    problems = []
+    numbers: list[int] = []
+    for part, of_part in zip(parts, answered, strict=True):
+        problems += part.located(of_part.problems)
+        numbers += part.numbers
+    problems.sort(key=lambda problem: problem.row)
+
+    tables = [of_part.answers for of_part in answered]
+    for name in ids:
+        kinds = {table.schema.field(name).type for table in tables if name in table.column_names}
+        if len(kinds - {pa.null()}) > 1:
+            tables = [_with_texts(table, name) for table in tables]
+    answers = pa.concat_tables(tables, promote_options="default")
+    return Answered(answers.take(pa.array(np.argsort(numbers))), problems)
+
+
+def _with_texts(table: pa.Table, name: str) -> pa.Table:
+    """Return a table with the cells of one column as texts."""
+    place = table.schema.get_field_index(name)
+    if place < 0:
+        return table
+    texts = [None if cell is None else str(cell) for cell in table.column(place).to_pylist()]
+    return table.set_column(place, name, pa.array(texts, pa.string()))
 
 
 def _shared_out(answers: pa.Table, problems: Sequence[Problem], counts: Sequence[int]) -> list[Answered]:

@@ -20,6 +20,8 @@ from plait.serving.refusals import Refusal, too_large
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 MOST_PARTS = 10_000  # of a form
 MOST_VALUES = 1_000_000  # of JSON: each takes some thirty times the memory of its text
+LONGEST_BOUNDARY = 100  # characters, with what stands around it
+PIECE = 1 << 16  # bytes of a form that are parsed at once
 BROKEN_FORM = "a form that is broken or cut short"
 
 
@@ -34,7 +36,7 @@ async def read_rows(request: Request, limits: Limits) -> list[dict[str, object]]
     return readable(parse_json(body), limits.rows)
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: Limits) -> bytearray:
     """Return the body of a request. Raises `Refusal` if it is too large, or takes too long to arrive."""
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limits.body:
@@ -51,10 +53,10 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise Refusal(408, message, headers={"Connection": "close"}) from None
     except ClientDisconnect:
         raise Refusal(400, "the request was cut short") from None
-    return bytes(pieces)
+    return pieces
 
 
-def parse_json(text: bytes) -> object:
+def parse_json(text: bytes | bytearray) -> object:
     """Return what JSON says. Raises `Refusal`."""
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise Refusal(413, f"expected JSON of at most {MOST_VALUES:,} values")
@@ -73,17 +75,18 @@ class _InMemory(MultiPartParser):
     spool_max_size = 0  # the size from which on a file goes to the disk; 0: never
 
 
-async def _row_of_form(headers: Headers, body: bytes, limits: Limits) -> dict[str, object]:
+async def _row_of_form(headers: Headers, body: bytearray, limits: Limits) -> dict[str, object]:
     """Return the row that a form holds. A column that is there several times is a list."""
 
     # The parser takes a form that is cut short for a complete one.
     _, options = parse_options_header(headers["content-type"])
     end = b"--" + options.get(b"boundary", b"") + b"--"
-    if not body.rstrip().endswith(end):
+    if not body[-2 * LONGEST_BOUNDARY :].rstrip().endswith(end):
         raise Refusal(400, BROKEN_FORM)
 
     async def whole() -> AsyncGenerator[bytes, None]:
-        yield body
+        for first in range(0, len(body), PIECE):
+            yield bytes(body[first : first + PIECE])
 
     parser = _InMemory(
         headers, whole(), max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=limits.body

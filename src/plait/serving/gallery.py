@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from plait.modalities.base import modalities
 from plait.retrieval.index import Index
 from plait.retrieval.rows import FOLDER, ROW, plain_name
 from plait.retrieval.space import Space
+from plait.serving.answers import as_rows
 from plait.serving.refusals import Refusal
 from plait.table.json import JSON
 
@@ -57,6 +59,22 @@ class Gallery:
     def names(self) -> list[str]:
         """The alignments that have an index."""
         return list(self._indices)
+
+    def condition_columns(self, index: Index) -> list[str]:
+        """Return the columns that a condition of a search may name: none that tell where files are."""
+        media = set(map(plain_name, self._suffixes))
+        return [name for name in index.plain if name != ROW and name not in media]
+
+    def shown(self, rows: pa.Table) -> list[JSON]:
+        """Return found rows as JSON, without the files, which have addresses, and without folders."""
+        media = set(map(plain_name, self._suffixes))
+        names = [name for name in rows.column_names if name != ROW and name not in media]
+        shown = as_rows(rows.select(names))
+        for row in shown:
+            for name, cell in row.items():
+                if isinstance(cell, str) and os.path.isabs(cell):
+                    row[name] = os.path.basename(cell)
+        return shown
 
     def addresses(self, rows: pa.Table, alignment: str) -> list[JSON]:
         """Return where the files of found rows are on this service, by column, for each row."""

@@ -14,19 +14,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plait.serving.batching import BUG
-from plait.serving.limits import Limits
+from plait.serving.limits import LOCAL, Limits
 from plait.serving.metrics import Metrics
 from plait.serving.refusals import Refusal, too_busy
 
 COOKIE = "plait_token"
-LOCAL = ("127.0.0.1", "localhost", "::1")  # names of this machine
 OPEN = ("/health", "/ready", "/login", "/static/")  # paths that need no token
-CHEAP = ("/health", "/ready", "/metrics", "/static/")  # paths that are answered however busy the service is
+STREAM = "/predict/batch"
 
 # A page runs no code but its own, and is shown in no other page.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob: data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
@@ -48,7 +48,7 @@ class Gate:
         self._metrics = metrics
         self._token = token
         self._local = local
-        self._busy = 0
+        self._bytes = 0  # of the bodies of all requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -58,6 +58,7 @@ class Gate:
         began = time.perf_counter()
         status = 500
         has_begun = False
+        size = 0
 
         async def watched(message: Message) -> None:
             nonlocal status, has_begun
@@ -66,43 +67,50 @@ class Gate:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        self._count(1)
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            length = len(message.get("body", b""))
+            size += length
+            self._bytes += length
+            if self._bytes > self._limits.bodies:
+                raise too_busy(1)
+            return message
+
+        self._metrics.busy.inc()
         try:
             refusal = self._refusal(scope)
             if refusal is not None:
                 await _refuse(watched, refusal)
             else:
-                await self._app(scope, receive, watched)
+                # A stream is never in memory as a whole.
+                await self._app(scope, receive if scope["path"].endswith(STREAM) else counted, watched)
         except Exception:  # the caller learns that it is a bug, and the log says which
             traceback.print_exc(file=sys.stderr)
             if not has_begun:
                 await _refuse(watched, Refusal(500, BUG))
         finally:
-            self._count(-1)
+            self._bytes -= size
+            self._metrics.busy.dec()
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, status).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
-    def _count(self, change: int) -> None:
-        self._busy += change
-        self._metrics.busy.set(self._busy)
-
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Return why a request is refused, if it is."""
+        headers = Headers(scope=scope)
         path = scope["path"]
-        if self._local and _hostname(Headers(scope=scope)) not in LOCAL:
-            message = (
-                "expected a request to localhost; to serve under other names, ask for a token (--token-file)"
-            )
-            return Refusal(403, message)
-        if self._token and not path.startswith(OPEN) and not self._is_allowed(Headers(scope=scope)):
+        if self._local and _hostname(headers) not in LOCAL:
+            remedy = "to serve under other names, ask for a token (--token-file)"
+            return Refusal(403, f"expected a request to localhost; {remedy}")
+        if headers.get("sec-fetch-site") == "cross-site" and path != "/":
+            return Refusal(403, "expected no request of another site's page")
+        if self._token and not path.startswith(OPEN) and not self._is_allowed(headers):
             if path == "/":  # a person who opens the page
                 query = scope["query_string"].decode("latin-1")
                 return Refusal(303, "log in", headers={"Location": f"login?{query}" if query else "login"})
             message = "expected the header 'Authorization: Bearer TOKEN' with the token of this service"
             return Refusal(401, message, headers={"WWW-Authenticate": "Bearer"})
-        if self._busy > self._limits.requests and not path.startswith(CHEAP):
-            return too_busy(1)
         return None
 
     def _is_allowed(self, headers: Headers) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -16,13 +16,15 @@ from plait.api.model import Model
 from plait.errors import BadCell, PlaitError, nearest
 from plait.modalities.base import modalities
 from plait.serving.limits import Limits
-from plait.serving.refusals import Refusal, wrong_cell
+from plait.serving.refusals import Refusal, too_large, wrong_cell
 from plait.table.json import JSON, JSONValue, read_list
+from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.schema import origin
 from plait.table.table import Table
 
 EXPECTED = "expected a file, as an upload, base64 or a data URI"
+DEFAULTS = Limits()
 LONGEST_PATH = 4096  # characters
 LONGEST_NAME = 100  # characters of a column that are shown
 SHORTEST = 32  # characters of base64; no file of media is shorter, but words and paths may look like base64
@@ -73,56 +75,77 @@ def _cell_schema(schema: JSON, several: bool) -> JSON:
     return {**schema, "type": [*listed, "null"]}
 
 
-@dataclass
+@dataclass(frozen=True)
+class Part:
+    """Rows of a request whose cells are of the same kinds: their numbers, and the typed table of them."""
+
+    numbers: list[int]
+    table: Table
+
+    def located(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Return problems of the table with the rows' numbers in the request."""
+        return [replace(problem, row=self.numbers[problem.row]) for problem in problems]
+
+
 class Reader:
-    """Reads the rows of requests as tables are read. With `files`, cells may be paths below that folder.
+    """Reads the rows of requests as tables are read. With `files`, cells may be paths below that folder."""
 
-    A text may have so many `characters`.
-    """
+    def __init__(self, model: Model, files: Path | None = None, limits: Limits = DEFAULTS) -> None:
+        self.model = model
+        self.inputs = Input.all_of(model)
+        self.files = files
+        names = [*model.plan.table_columns, *model.targets]
+        self.others = [name for name in dict.fromkeys(names) if name not in self.inputs]
+        self._limits = limits
 
-    model: Model
-    inputs: dict[str, Input] = field(init=False)
-    others: list[str] = field(init=False)
-    files: Path | None = None
-    characters: int = Limits.characters
+    def read(self, rows: Sequence[Mapping[str, object]]) -> list[Part]:
+        """Return rows as typed tables with all inputs.
 
-    def __post_init__(self) -> None:
-        self.inputs = Input.all_of(self.model)
-        names = self.model.plan.table_columns
-        self.others = [name for name in [*names, *self.model.targets] if name not in self.inputs]
-
-    def read(self, rows: Sequence[Mapping[str, object]]) -> Table:
-        """Return rows as a typed table with all inputs.
-
-        Each row is read as a table of its own, so that no row changes the answer of another: a column that it
-        leaves out is lacking, and one that is null is empty. A cell that holds no file where one is expected
-        is bad. Raises `Refusal` for an unknown column.
+        Rows are together only where their cells are of the same kinds, so that none changes how another is
+        read. A column that a row leaves out is lacking, and one that is null is empty. A cell that holds no
+        file where one is expected is bad. Raises `Refusal` for an unknown column, and for files of the
+        machine that are larger than a request may be.
         """
+        opened = _Files(self.files, self._limits)
+        groups: list[tuple[dict[str, object], list[int]]] = []  # the kinds of cells, and the rows
         cells: list[dict[str, object]] = []
-        bad: dict[str, dict[int, str]] = {}
+        bad: list[dict[str, str]] = []
         for number, row in enumerate(rows):
             cells.append({})
+            bad.append({})
             for name in row:
                 self._check_known(number, name)
                 try:
-                    cells[number][name] = self._cell(name, row[name])
+                    cells[number][name] = self._cell(name, row[name], opened)
                 except BadCell as error:
-                    bad.setdefault(name, {})[number] = error.reason
+                    bad[number][name] = error.reason
+            _add_to_group(groups, number, cells[number])
+
+        parts = []
+        for _, numbers in groups or [({}, [])]:
+            table = self._table([cells[number] for number in numbers], [rows[number] for number in numbers])
+            of_part: dict[str, dict[int, str]] = {name: dict(table.bad.get(name, {})) for name in self.inputs}
+            for place, number in enumerate(numbers):
+                for name, reason in bad[number].items():
+                    of_part.setdefault(name, {})[place] = reason
+            parts.append(Part(numbers, replace(table, bad=of_part)))
+        return parts
+
+    def _table(self, cells: Sequence[dict[str, object]], rows: Sequence[Mapping[str, object]]) -> Table:
+        """Return cells as a typed table. `rows` are those of the request, which say what is lacking."""
         try:
             table = self.model.plan.read(read(cells))
         except PlaitError as error:
             raise Refusal(422, str(error)) from None
-
-        data = table.data
+        columns = table.data
         lacks = {}
         for name in self.inputs:
             lacks[name] = np.array([name not in row for row in rows], dtype=bool)
-            if name not in data.column_names:
-                data = data.append_column(name, pa.nulls(len(table)))
-            bad.setdefault(name, {}).update(table.bad.get(name, {}))
+            if name not in columns.column_names:
+                columns = columns.append_column(name, pa.nulls(len(table)))
         ids = self.model.schema.of("id")
-        kept = [name for name in data.column_names if name in self.inputs or name in ids]
-        return Table(data.select(kept), Path(), "the request", bad=bad, lacks=lacks)
+        names = [name for name in columns.column_names if name in self.inputs or name in ids]
+        return Table(columns.select(names), Path(), "the request", bad=table.bad, lacks=lacks)
 
     def _check_known(self, row: int, name: str) -> None:
         """Raise `Refusal` for a column that the model has never seen."""
@@ -131,17 +154,17 @@ class Reader:
             hint = nearest(name, [*self.inputs, *self.others])
             raise wrong_cell(row, name, f"the model knows no such column: {hint}")
 
-    def _cell(self, name: str, cell: object) -> object:
+    def _cell(self, name: str, cell: object, opened: _Files) -> object:
         """Return a cell as a table has it: the bytes of files. Raises `BadCell`."""
-        known = self.inputs.get(name)
-        if known is None or not known.media:
+        column = self.inputs.get(name)
+        if column is None or not column.media:
             return self._value(cell)
         if not isinstance(cell, list):
-            content = self._content(cell)
-            return [content] if known.several and content is not None else content
-        if not known.several:
+            content = _content(cell, opened)
+            return [content] if column.several and content is not None else content
+        if not column.several:
             raise BadCell(f"{EXPECTED}; came a list, and training had one file in each cell")
-        contents = [self._content(entry) for entry in cell]
+        contents = [_content(entry, opened) for entry in cell]
         return [content for content in contents if content is not None]
 
     def _value(self, cell: object) -> object:
@@ -150,40 +173,82 @@ class Reader:
             cell = _as_text(cell)
         texts = [entry for entry in (cell if isinstance(cell, list) else [cell]) if isinstance(entry, str)]
         length = sum(map(len, texts))
-        if length > self.characters:
-            raise BadCell(f"expected a text of at most {self.characters:,} characters, came {length:,}")
+        if length > self._limits.characters:
+            raise BadCell(
+                f"expected a text of at most {self._limits.characters:,} characters, came {length:,}"
+            )
         return cell
 
-    def _content(self, cell: object) -> bytes | None:
-        """Return the bytes of a file; None for nothing. Raises `BadCell`."""
-        if isinstance(cell, Mapping) and "bytes" in cell:  # as Hugging Face datasets have it
-            cell = cell["bytes"] or cell.get("path")
-        if isinstance(cell, bytes):
-            return cell or None
-        if cell is None or cell == "":
-            return None
-        if not isinstance(cell, str):
-            raise BadCell(f"{EXPECTED}; came {_kind(cell)}")
-        content = self._file(cell) or _decoded(cell.strip())
-        if content is None:
-            paths = ", or a path below the folder of files" if self.files is not None else ""
-            raise BadCell(f"{EXPECTED}{paths}; came {_shown(cell)}")
-        if not content:
-            raise BadCell("a data URI without content")
-        return content
 
-    def _file(self, cell: str) -> bytes:
-        """Return the content of a file below `files`; nothing for any other path."""
-        if self.files is None or len(cell) > LONGEST_PATH:
+class _Files:
+    """The files of the machine that a request names, read once each, and within the limit of a body."""
+
+    def __init__(self, folder: Path | None, limits: Limits) -> None:
+        self.folder = folder
+        self._limits = limits
+        self._contents: dict[Path, bytes] = {}
+        self._left = limits.body
+
+    def read(self, cell: str) -> bytes:
+        """Return the content of a file below the folder; nothing for any other path. Raises `Refusal`."""
+        if self.folder is None or len(cell) > LONGEST_PATH:
             return b""
-        root = self.files.resolve()
+        root = self.folder.resolve()
         try:
             path = (root / cell).resolve()
-            if path.is_relative_to(root) and path.is_file():
-                return path.read_bytes()
+            if not path.is_relative_to(root) or not path.is_file():
+                return b""
+            if path not in self._contents:
+                self._left -= path.stat().st_size
+                if self._left < 0:
+                    raise too_large(self._limits)
+                self._contents[path] = path.read_bytes()
+            return self._contents[path]
         except (OSError, ValueError):  # names that no file can have
-            pass
-        return b""
+            return b""
+
+
+def _content(cell: object, opened: _Files) -> bytes | None:
+    """Return the bytes of a file; None for nothing. Raises `BadCell`."""
+    if isinstance(cell, Mapping) and "bytes" in cell:  # as Hugging Face datasets have it
+        cell = cell["bytes"] or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell or None
+    if cell is None or cell == "":
+        return None
+    if not isinstance(cell, str):
+        raise BadCell(f"{EXPECTED}; came {_kind(cell)}")
+    content = opened.read(cell) or _decoded(cell.strip())
+    if content is None:
+        paths = ", or a path below the folder of files" if opened.folder is not None else ""
+        raise BadCell(f"{EXPECTED}{paths}; came {_shown(cell)}")
+    if not content:
+        raise BadCell("a data URI without content")
+    return content
+
+
+def _add_to_group(
+    groups: list[tuple[dict[str, object], list[int]]], number: int, row: Mapping[str, object]
+) -> None:
+    """Add a row to the first group whose cells are of the same kinds, or begin a group."""
+    kinds = {name: _kind_of(cell) for name, cell in row.items() if cell is not None}
+    for group_kinds, numbers in groups:
+        if all(group_kinds.get(name, kind) == kind for name, kind in kinds.items()):
+            group_kinds.update(kinds)
+            numbers.append(number)
+            return
+    groups.append((kinds, [number]))
+
+
+def _kind_of(cell: object) -> object:
+    """Return what decides with which other cells of its column a cell can be read.
+
+    A list of lists, and an object, are read alone.
+    """
+    if isinstance(cell, list):
+        kinds = frozenset(map(type, cell))
+        return object() if kinds & {list, dict} else (len(cell), kinds)
+    return object() if isinstance(cell, dict) else type(cell)
 
 
 def _as_text(cell: bytes) -> str:

@@ -15,6 +15,7 @@ from plait.serving.service import Service
 from plait.serving.streaming import LINES_TYPES
 from plait.table.json import JSON
 
+MEDIA = ("image/*", "audio/*", "video/*")
 SHOWN_FILE = 16_000  # bytes of a file that is shown as an example
 
 ERROR: JSON = {
@@ -110,7 +111,7 @@ def _form(service: Service) -> JSON:
 
 def _media_type(known: Input) -> str:
     text = json.dumps(known.schema)
-    for kind in ("image/*", "audio/*", "video/*"):
+    for kind in MEDIA:
         if kind in text:
             return kind
     return BYTES
@@ -122,7 +123,7 @@ def responses(service: Service, answer: JSON) -> dict[int | str, JSON]:
         200: {"description": "the answers", "content": {JSON_TYPE: {"schema": answer}}}
     }
     for status, reason in REASONS.items():
-        answers[status] = {"description": reason, "content": {JSON_TYPE: {"schema": ERROR}}}
+        answers[status] = refused(reason)
     return answers
 
 
@@ -144,6 +145,17 @@ def _stream_content(line: JSON) -> JSON:
     content: JSON = {kind: {"schema": {"type": "array", "items": line}} for kind in LINES_TYPES}
     content[STREAM_TYPE] = {"schema": {"type": "string", "format": "binary"}}
     return content
+
+
+def media_responses() -> dict[int | str, JSON]:
+    """Return what the route of found files may answer."""
+    file: JSON = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA}
+    return {200: {"description": "the file", "content": file}, 404: refused("there is no such file")}
+
+
+def refused(reason: str) -> JSON:
+    """Return how a refusal is described."""
+    return {"description": reason, "content": {JSON_TYPE: {"schema": ERROR}}}
 
 
 def predicted(service: Service) -> JSON:

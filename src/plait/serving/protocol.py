@@ -29,6 +29,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._seconds = seconds
         self._head = 0  # bytes of a head that is not complete
+        self._aside = 0  # bytes since a part of the body came: of chunks' heads, of trailers
         self._head_deadline: asyncio.TimerHandle | None = None
         self._read_deadline: asyncio.TimerHandle | None = None
 
@@ -41,11 +42,13 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived, and refuse a head without an end: it would fill the memory."""
+        self._aside += len(data)
         super().data_received(data)
-        if self._head_deadline is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > LONGEST_HEAD:
+        if self._head_deadline is not None:
+            self._head += len(data)
+        if max(self._head, self._aside) > LONGEST_HEAD:
             self.send_400_response(TOO_LONG)
 
     def on_message_begin(self) -> None:
@@ -53,9 +56,20 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await_head()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body. What stands beside the body must end: trailers would fill the memory."""
+        self._aside = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self._aside = 0
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         """Let the request begin. The parser takes a `ValueError` for a broken request."""
         self._stop_waiting()
+        self._head = 0
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > LONGEST_HEAD or len(self.headers) > MOST_HEADERS:
             raise ValueError(TOO_LONG)

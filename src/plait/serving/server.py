@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -34,12 +35,12 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=math.ceil(max(GRACE, limits.latency + limits.upload)),
         )
         super().__init__(config)
         self._listener = _listening(host, port)
         shown = "127.0.0.1" if host in ALL else host
-        self.address = f"http://{shown}:{self._listener.getsockname()[1]}"
+        self.address = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._listener.getsockname()[1]}"
         self._say: Callable[[], None] = lambda: None
 
     def serve_until_stopped(self, started: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,10 +15,9 @@ import pyarrow as pa
 from plait.api.model import Model
 from plait.errors import PlaitError
 from plait.prediction import examples
-from plait.retrieval.rows import ROW
 from plait.retrieval.space import Space
 from plait.serving.answers import as_rows
-from plait.serving.batching import Answered, Batcher
+from plait.serving.batching import Answered, Batcher, joined
 from plait.serving.conditions import check_condition
 from plait.serving.decoding import Decoder, preparations_of
 from plait.serving.gallery import Gallery
@@ -55,11 +55,12 @@ class Service:
         self.model = model
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.reader = Reader(model, Path(files) if files is not None else None, self.limits.characters)
+        self.reader = Reader(model, Path(files) if files is not None else None, self.limits)
         self.gallery = Gallery(model, index)
         self.examples = examples.load(model.folder)
         self.is_ready = False
         self._busy = self._begun = 0  # requests that must be answered in time: now, and so far
+        self._streams = 0
         self._decoder: Decoder
         self._batcher: Batcher
 
@@ -94,10 +95,11 @@ class Service:
         if self.model.targets:
             await self.answer(rows)
             return
-        table = await asyncio.to_thread(self.reader.read, rows)
-        cells = await self._decoder.decode(table)
         alignment = next(iter(self.model.alignments))
-        await self._batcher.call(lambda: self.model.embed(table.data, alignment=alignment), cells)
+        for part in await asyncio.to_thread(self.reader.read, rows):
+            cells = await self._decoder.decode(part.table)
+            embed = partial(self.model.embed, part.table.data, alignment=alignment)
+            await self._batcher.call(embed, cells)
 
     async def predict(self, rows: Rows, strict: bool = True) -> JSON:
         """Answer rows. With `strict`, a cell that cannot be read refuses the request; else it is missing.
@@ -113,20 +115,26 @@ class Service:
     async def answer(self, rows: Rows) -> Answered:
         """Answer rows, however long it takes; a cell that cannot be read is missing. Raises `Refusal`."""
         with self._batcher.coming():
-            table = await asyncio.to_thread(self.reader.read, rows)
-            cells = await self._decoder.decode(table)
-        answered = await self._batcher.answer(table, cells)
+            parts = await asyncio.to_thread(self.reader.read, rows)
+            cells = [await self._decoder.decode(part.table) for part in parts]
+        waiting = []
+        for part, cells_of_part in zip(parts, cells, strict=True):
+            waiting.append(self._batcher.answer(part.table, cells_of_part))
+        answered = joined(parts, await asyncio.gather(*waiting), self.model.schema.of("id"))
         answered.problems = self._by_column(answered.problems)
         self._count(answered.problems)
-        answered.warnings = self.model.unseen(table)
+        for part in parts:
+            answered.warnings += self.model.unseen(part.table)
         return answered
 
     async def embed(self, rows: Rows, column: str | None, alignment: str | None) -> JSON:
         """Return a vector for each row. Raises `Refusal`."""
-        vectors = await self._called(
-            rows, lambda table: self.model.embed(table, column=column, alignment=alignment)
-        )
-        return {"embeddings": vectors.tolist()}
+        embed = partial(self.model.embed, column=column, alignment=alignment)
+        vectors: list[list[float]] = [[]] * len(rows)
+        for numbers, part in await self._called(rows, embed):
+            for number, vector in zip(numbers, part.tolist(), strict=True):
+                vectors[number] = vector
+        return {"embeddings": vectors}
 
     async def search(
         self,
@@ -142,7 +150,7 @@ class Service:
         space = self._space(alignment)
         index = self.gallery.index(space)
         if where is not None:
-            check_condition(where)
+            check_condition(where, self.gallery.condition_columns(index))
 
         def search(table: pa.Table) -> pa.Table:
             (query,) = table.to_pylist()
@@ -151,9 +159,9 @@ class Service:
                 cells, k, column, where, index, exact=exact, alignment=space.name, numbered=True
             )
 
-        found = await self._called([row], search)
-        files = self.gallery.addresses(found, space.name)
-        return {"rows": as_rows(found.drop_columns(ROW)), "files": files}
+        ((_, rows),) = await self._called([row], search)
+        files = self.gallery.addresses(rows, space.name)
+        return {"rows": self.gallery.shown(rows), "files": files}
 
     def _space(self, alignment: str | None) -> Space:
         """Return the space of an alignment, or of the only one. Raises `Refusal`."""
@@ -180,18 +188,28 @@ class Service:
         def classify(table: pa.Table) -> pa.Table:
             return self.model.classify(table, labels, column, templates, threshold, text, alignment=alignment)
 
-        return {"answers": as_rows(await self._called(rows, classify))}
+        answers: list[JSON] = [{}] * len(rows)
+        for numbers, part in await self._called(rows, classify):
+            for number, answer in zip(numbers, as_rows(part), strict=True):
+                answers[number] = answer
+        return {"answers": answers}
 
-    async def _called(self, rows: Rows, function: Callable[[pa.Table], T]) -> T:
-        """Decode the files of rows, and run something with their table in the model's thread."""
+    async def _called(self, rows: Rows, function: Callable[[pa.Table], T]) -> list[tuple[list[int], T]]:
+        """Decode the files of rows, and run something with each part of them in the model's thread.
+
+        Return the numbers of the rows of each part, and what came of it. Raises `Refusal`.
+        """
         async with self._in_time():
-            table = await asyncio.to_thread(self.reader.read, rows)
-            cells = await self._decoder.decode(table)
-            problems = self._decoder.problems(table, cells)
-            if problems:
-                self._count(problems)
-                raise unreadable(problems)
-            return await self._batcher.call(lambda: function(table.data), cells)
+            results = []
+            for part in await asyncio.to_thread(self.reader.read, rows):
+                cells = await self._decoder.decode(part.table)
+                problems = part.located(self._decoder.problems(part.table, cells))
+                if problems:
+                    self._count(problems)
+                    raise unreadable(problems)
+                called = await self._batcher.call(partial(function, part.table.data), cells)
+                results.append((part.numbers, called))
+            return results
 
     def _by_column(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return problems by the columns of the request: a video has frames and sound from one cell."""
@@ -200,6 +218,16 @@ class Service:
             column = origin(problem.column, self.model.plan.table_columns)
             by_cell.setdefault((problem.row, column), replace(problem, column=column))
         return list(by_cell.values())
+
+    def begin_stream(self) -> None:
+        """Count a stream that begins. Raises `Refusal` if there are as many as there may be."""
+        if self._streams >= self.limits.streams:
+            raise too_busy(self.limits.latency)
+        self._streams += 1
+
+    def end_stream(self) -> None:
+        """Count a stream that has ended."""
+        self._streams -= 1
 
     def _count(self, problems: Sequence[Problem]) -> None:
         """Count cells that could not be read."""
@@ -210,7 +238,7 @@ class Service:
     async def _in_time(self) -> AsyncIterator[None]:
         """Refuse what cannot be answered within the bound on latency, at once if that is foreseeable."""
         wait = self._batcher.wait
-        if wait > self.limits.latency:
+        if wait > self.limits.latency or self._busy >= self.limits.requests:
             raise too_busy(wait)
         self._busy += 1
         self._begun += 1

@@ -6,16 +6,16 @@ Rows are answered in the order in which they come. Neither the rows nor the answ
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pyarrow as pa
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import Buffer
 
 from plait.serving.answers import as_rows
@@ -31,41 +31,97 @@ UNREAD = 64 << 20  # bytes of answers that wait for the client to read them
 
 
 class Streamed(Response):
-    """A response that is written while its request is still being read.
+    """A response that is written while its request is still being read. `end` is called when it ends.
 
     Starlette's own waits for the client to go away by reading the request, which is not over yet.
     """
 
-    def __init__(self, pieces: AsyncIterator[bytes], media_type: str) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], media_type: str, end: Callable[[], None]) -> None:
         self._pieces = pieces
+        self._end = end
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces one by one."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # A response that has begun can only be cut off, which the client notices by the missing end.
-        with contextlib.suppress(Refusal):
+        begin: Message = {"type": "http.response.start", "status": self.status_code}
+        try:
+            await send({**begin, "headers": self.raw_headers})
             async for piece in self._pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except Refusal:
+            # A response that has begun can only be cut off, which the client notices by the missing end.
+            pass
+        finally:
+            self._end()
+
+
+class Upload:
+    """The body of a request as it arrives. It must bring a row every `limits.upload` seconds."""
+
+    def __init__(self, request: Request, limits: Limits) -> None:
+        self._request = request
+        self._limits = limits
+        self._left = limits.upload  # seconds to wait for the next row
+        self._is_over = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the pieces of the body. Raises `Refusal` if no row comes."""
+        stream = self._request.stream()
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(max(self._left, 0)):
+                    piece = await anext(stream, None)
+            except TimeoutError:
+                raise Refusal(408, f"no row arrived within {self._limits.upload:g} s") from None
+            except ClientDisconnect:
+                raise Refusal(400, "the request was cut short") from None
+            if piece is None:
+                self._is_over = True
+                return
+            self._left -= time.monotonic() - began
+            yield piece
+
+    def brought_a_row(self) -> None:
+        """Wait for the next row from now on."""
+        self._left = self._limits.upload
+
+    async def is_abandoned(self) -> bool:
+        """Return whether the client has gone away, although all of its rows are there."""
+        return self._is_over and await self._request.is_disconnected()
 
 
 async def answer(request: Request, service: Service) -> Streamed:
     """Return the answers to a stream of rows, in the form in which they come. Raises `Refusal`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    upload = Upload(request, service.limits)
     if kind in LINES_TYPES:
-        answers = _answered_lines(_lines(request, service.limits), service)
+        answers = _answered_lines(upload, service)
     elif kind == STREAM_TYPE:
-        answers = _answered_batches(request, service)
+        answers = _answered_batches(upload, service)
     else:
         expected = f"{LINES_TYPES[0]} or {STREAM_TYPE}"
         raise Refusal(415, f"expected {expected}, came {kind[:80] or 'no content type'}")
 
     # A stream that is refused at its first rows has the status of a refusal.
-    ahead = _ahead(answers, service.limits)
-    first = await anext(ahead, b"")
-    return Streamed(_chained(first, ahead), kind)
+    service.begin_stream()
+    try:
+        ahead = _ahead(_until_abandoned(answers, upload), service.limits)
+        first = await anext(ahead, b"")
+    except BaseException:
+        service.end_stream()
+        raise
+    return Streamed(_chained(first, ahead), kind, service.end_stream)
+
+
+async def _until_abandoned(pieces: AsyncIterator[bytes], upload: Upload) -> AsyncIterator[bytes]:
+    """Yield pieces as long as somebody reads them."""
+    async for piece in pieces:
+        yield piece
+        if await upload.is_abandoned():
+            return
 
 
 async def _chained(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -110,51 +166,40 @@ async def _ahead(pieces: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[
         task.cancel()
 
 
-async def _pieces(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """Yield the body of a request as it arrives. Raises `Refusal` if it comes to a halt."""
-    stream = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(limits.upload):
-                piece = await anext(stream, None)
-        except TimeoutError:
-            raise Refusal(408, f"no row arrived within {limits.upload:g} s") from None
-        except ClientDisconnect:
-            raise Refusal(400, "the request was cut short") from None
-        if piece is None:
-            return
-        yield piece
-
-
 # --- JSON Lines ------------------------------------------------------------------------------------------
 
 
-async def _lines(request: Request, limits: Limits) -> AsyncIterator[list[bytes]]:
+async def _lines(upload: Upload, limits: Limits) -> AsyncIterator[list[bytes]]:
     """Yield the lines that have arrived, at most a batch of them at once."""
-    rest = b""
-    async for piece in _pieces(request, limits):
-        *lines, rest = (rest + piece).split(b"\n")
+    rest = bytearray()  # the beginning of a line
+    async for piece in upload.pieces():
+        *ends, beginning = piece.split(b"\n")
+        lines = [bytes(rest) + ends[0], *ends[1:]] if ends else []
+        rest = bytearray(beginning) if ends else rest
+        rest += b"" if ends else beginning
+
         short = list(itertools.takewhile(lambda line: len(line) <= limits.body, lines))
         for first in range(0, len(short), limits.batch):
             yield short[first : first + limits.batch]
         if len(short) < len(lines) or len(rest) > limits.body:
             raise too_large(limits)
     if rest.strip():
-        yield [rest]
+        yield [bytes(rest)]
 
 
-async def _answered_lines(chunks: AsyncIterator[list[bytes]], service: Service) -> AsyncIterator[bytes]:
+async def _answered_lines(upload: Upload, service: Service) -> AsyncIterator[bytes]:
     """Yield a line for each line with a row. What is no row gets a line that says why.
 
     A stream that stops in the middle ends with such a line.
     """
     number = 0
     try:
-        async for lines in chunks:
+        async for lines in _lines(upload, service.limits):
             rows: list[Mapping[str, object] | Refusal] = []
             for line in lines:
                 if line.strip():
                     rows.append(_parsed(line))
+                    upload.brought_a_row()
             answers = await _answered(rows, service)
             for answer in answers:
                 if isinstance(answer, Refusal):
@@ -202,13 +247,14 @@ async def _alone(row: Mapping[str, object], service: Service) -> JSON | Refusal:
 # --- Arrow -----------------------------------------------------------------------------------------------
 
 
-async def _answered_batches(request: Request, service: Service) -> AsyncIterator[bytes]:
+async def _answered_batches(upload: Upload, service: Service) -> AsyncIterator[bytes]:
     """Yield a stream of Arrow with the answers to a stream of Arrow. Its column `problem` has bad cells."""
     reader = ArrowReader(service.limits)
     written = _Written()
     writer = None
-    async for piece in _pieces(request, service.limits):
+    async for piece in upload.pieces():
         for rows in reader.feed(piece):
+            upload.brought_a_row()
             answers = (await service.answer(rows)).answers
             if writer is None:
                 writer = pa.ipc.new_stream(written, answers.schema)
