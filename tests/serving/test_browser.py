@@ -652,6 +652,52 @@ def test_the_page_speaks_chinese(browser: Browser, client: httpx.Client) -> None
         expect(field(page, "shop").locator("input")).to_have_value("north")
 
 
+def test_another_language_keeps_the_row_with_its_files(page: Page, model: plait.Model, photo: Path) -> None:
+    fill_in(page, photo)
+    field(page, "shop").get_by_role("button", name="Leave out shop").click()
+    page.get_by_role("tab", name="API").click()
+    page.get_by_role("link", name="中文").click()
+    # The calls have the files too.
+    expect(page.locator(".call code").first).to_contain_text(f'photo=@"{photo.name}"')
+    page.get_by_role("link", name="English").click()
+    page.get_by_role("tab", name="Predict").click()
+    expect(field(page, "photo").locator(".file-name")).to_have_text(photo.name)
+    predict(page)
+    row = typed(photo)
+    del row["shop"]
+    assert_shown(page, model, row)
+
+    # Nothing stays on the machine.
+    page.reload()
+    expect(field(page, "text").locator("textarea")).to_have_value("")
+    assert page.evaluate(STORED_FILES) == 0
+
+
+STORED_FILES = """() => new Promise((resolve) => {
+    const opening = indexedDB.open("plait-row");
+    opening.onsuccess = () => {
+        const count = opening.result.transaction("files").objectStore("files").count();
+        count.onsuccess = () => resolve(count.result);
+    };
+})"""
+
+
+def test_what_a_change_of_language_would_lose_is_asked(page: Page, photo: Path) -> None:
+    page.evaluate("Object.defineProperty(window, 'indexedDB', { value: undefined })")
+    field(page, "photo").locator("input.file").set_input_files(photo)
+    questions: list[str] = []
+
+    def refuse(dialog: Any) -> None:
+        questions.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
+    page.get_by_role("link", name="中文").click()
+    expect(field(page, "photo").locator(".file-name")).to_have_text(photo.name)
+    assert questions == [service_page.read_messages("en")["language.lost"]]
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(
     browser: Browser, client: httpx.Client, photo: Path, size: str, scheme: Any

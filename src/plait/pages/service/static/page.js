@@ -6,6 +6,7 @@ import { Refused, post } from "./client.js";
 import { Effects } from "./effects.js";
 import * as examples from "./examples.js";
 import { Form } from "./fields.js";
+import * as languages from "./languages.js";
 import { Latest } from "./latest.js";
 import { Search } from "./search.js";
 import { element, facts, number, say, t } from "./text.js";
@@ -15,11 +16,11 @@ const query = document.getElementById("query") && new Form(document.getElementBy
 const answer = document.getElementById("answer");
 
 addTheme();
-if (row) keepOverLanguages();
 if (row) addPrediction();
 if (query) new Search(query, showErrors);
 addTabs();
 addFiles();
+if (row) languages.keep(row);
 
 // ---------------------------------------------------------------- colours
 
@@ -41,26 +42,6 @@ function addTheme() {
     show();
   });
   show();
-}
-
-// ---------------------------------------------------------------- languages
-
-// Another language is another page: take along what is typed, and the tab. Files have to be chosen again.
-function keepOverLanguages() {
-  const name = "plait-row";
-  try {
-    for (const [column, text] of JSON.parse(sessionStorage.getItem(name) ?? "[]")) row.byColumn.get(column)?.fill(text);
-    sessionStorage.removeItem(name);
-  } catch {
-    return; // without storage there is nothing to take along
-  }
-  for (const link of document.querySelectorAll(".settings a")) {
-    link.addEventListener("click", () => {
-      const typed = row.fields.filter((field) => !field.family && field.isFilled);
-      sessionStorage.setItem(name, JSON.stringify(typed.map((field) => [field.column, field.text])));
-      link.hash = location.hash;
-    });
-  }
 }
 
 // ---------------------------------------------------------------- tabs
@@ -88,6 +69,11 @@ function addTabs() {
       next.focus();
     });
   }
+  // The calls are those of the row, which may be filled in while they are shown.
+  document.addEventListener("rowchange", () => {
+    const shown = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
+    if (shown.dataset.tab === "api") select(shown, false);
+  });
   const asked = tabs.find((tab) => `#${tab.dataset.tab}` === location.hash);
   select(asked ?? tabs[0], false);
 }
