@@ -92,10 +92,10 @@ class Running:
                 parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
             except OSError:  # it has ended meanwhile
                 continue
-        found = {self.process.pid}
-        while more := {child for child, parent in parents.items() if parent in found} - found:
-            found |= more
-        return found
+        family = {self.process.pid}
+        while more := {child for child, parent in parents.items() if parent in family} - family:
+            family |= more
+        return family
 
     def good(self) -> Reply:
         """Send a request that must succeed."""
@@ -165,18 +165,18 @@ def main() -> None:
         place = folder / "place"
         place.mkdir()
         with running(model, place) as service:
-            result = assail(service, count, arguments.seed)
+            outcome = assail(service, count, arguments.seed)
     headers = ["what", "requests", "refused (4xx)", "answered (2xx)", "closed", "longest s"]
-    print(result.summary, table(headers, result.lines), *result.faults[:40], sep="\n")
-    if result.faults:
-        raise SystemExit(f"{len(result.faults)} faults")
+    print(outcome.summary, table(headers, outcome.lines), *outcome.faults[:40], sep="\n")
+    if outcome.faults:
+        raise SystemExit(f"{len(outcome.faults)} faults")
     page(
         "hostile.md",
         f"""# Hostile requests
 
 Made by `benchmarks/hostile.py`, {CLIENTS} clients, seed {arguments.seed}; {machine()}.
 
-{result.summary}
+{outcome.summary}
 
 No answer had a status of 500 or above, and each came in time. None held an address, a traceback, a path of
 the machine, the name of a library or the content of the planted file, and nobody connected to the planted
@@ -184,13 +184,13 @@ listener. The log has no traceback. "Closed" are connections that the service en
 the head of a request did not arrive. What was answered was no attack after all: a damaged file that can still
 be read, a list without rows, an unknown argument, the page itself.
 
-{table(headers, result.lines)}""",
+{table(headers, outcome.lines)}""",
         arguments,
     )
 
 
 @dataclass
-class Result:
+class Outcome:
     """A line of the table for each kind of attack, what else was measured, and what is wrong."""
 
     lines: list[list[object]]
@@ -198,7 +198,7 @@ class Result:
     faults: list[str]
 
 
-def assail(service: Running, count: int, seed: int) -> Result:
+def assail(service: Running, count: int, seed: int) -> Outcome:
     """Send attacks from several clients."""
     for _ in range(20):
         service.good()
@@ -244,7 +244,7 @@ def assail(service: Running, count: int, seed: int) -> Result:
         f"{memory / 1e6:.0f} MB of memory before, {memory_at_middle / 1e6:.0f} MB after half of them, and "
         f"{service.memory() / 1e6:.0f} MB in the end."
     )
-    return Result(_lines(statuses, longest), textwrap.fill(summary, 110), wrong)
+    return Outcome(_lines(statuses, longest), textwrap.fill(summary, 110), wrong)
 
 
 def _lines(statuses: dict[str, Counter[int]], longest: dict[str, float]) -> list[list[object]]:

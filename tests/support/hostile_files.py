@@ -106,17 +106,17 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png(width: int, height: int, *chunks: bytes, data: bytes = b"", mode: int = 2) -> bytes:
-    """Return a PNG of any size, with chunks before its pixels. Without `data`, they are missing."""
+def png(width: int, height: int, *chunks: bytes, pixels: bytes = b"", mode: int = 2) -> bytes:
+    """Return a PNG of any size, with chunks before its pixels. Without `pixels`, they are missing."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, mode, 0, 0, 0))
-    body = png_chunk(b"IDAT", data or zlib.compress(bytes(100)))
+    body = png_chunk(b"IDAT", pixels or zlib.compress(bytes(100)))
     return PNG + head + b"".join(chunks) + body + png_chunk(b"IEND", b"")
 
 
 @cache
 def black(width: int, height: int) -> bytes:
     """Return a complete grey PNG of one colour, which is tiny."""
-    return png(width, height, data=zlib.compress(bytes((width + 1) * height), 9), mode=0)
+    return png(width, height, pixels=zlib.compress(bytes((width + 1) * height), 9), mode=0)
 
 
 def gif(frames: int, width: int = 1, height: int = 1) -> bytes:
@@ -143,9 +143,9 @@ def tiff_of_directories(count: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + b"".join(directories)
 
 
-def box(name: bytes, *parts: bytes, size: int | None = None) -> bytes:
+def box(name: bytes, *contents: bytes, size: int | None = None) -> bytes:
     """Return a box of MP4, AVIF or JPEG 2000. It may lie about its size."""
-    content = b"".join(parts)
+    content = b"".join(contents)
     return struct.pack(">I", 8 + len(content) if size is None else size) + name + content
 
 
@@ -184,10 +184,10 @@ def element(name: bytes, content: bytes, size: bytes | None = None) -> bytes:
     return name + (struct.pack(">BI", 8, len(content)) if size is None else size) + content
 
 
-def matroska(*parts: bytes, size: bytes | None = None) -> bytes:
-    """Return a Matroska file with these parts of a segment."""
+def matroska(*elements: bytes, size: bytes | None = None) -> bytes:
+    """Return a Matroska file with these elements of a segment."""
     head = element(b"\x1aE\xdf\xa3", element(b"\x42\x82", b"matroska"))
-    return head + element(b"\x18\x53\x80\x67", b"".join(parts), size)
+    return head + element(b"\x18\x53\x80\x67", b"".join(elements), size)
 
 
 def mp4(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ OPTIONS = [
 
 
 def train(folder: Path) -> Path:
-    """Train a model on images, recordings, videos with sound, texts and plain columns. Return its folder."""
+    """Train a model on images, recordings, videos with sound, texts and plain columns. Return its folder.
+
+    Photos and texts also share a space. There is an index of them where the package for that is installed.
+    """
     rows = make_rows(folder)
     for number, row in enumerate(rows):
         kind = number % 3
@@ -48,5 +52,16 @@ def train(folder: Path) -> Path:
         }
         row["place"] = [float(kind), float(number % 5), 0.5]
     run = folder / "run"
-    plait.fit(rows, "label", root=folder, out=run, quality="network", overrides=OPTIONS, quiet=True)
+    model = plait.fit(
+        rows,
+        "label",
+        align=["photo", "text"],
+        root=folder,
+        out=run,
+        quality="network",
+        overrides=OPTIONS,
+        quiet=True,
+    )
+    if importlib.util.find_spec("lancedb"):
+        model.index(rows, root=folder)
     return run

@@ -11,7 +11,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pyarrow as pa
@@ -83,11 +85,11 @@ def posted(path: str, body: bytes, kind: str = JSON_TYPE) -> bytes:
 
 def form(fields: Sequence[tuple[str, bytes, bool]], boundary: str = BOUNDARY) -> bytes:
     """Return a form. A field is (name, content, whether it is a file)."""
-    parts = []
+    pieces = []
     for name, content, is_file in fields:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"' + '; filename="x"' * is_file
-        parts.append(head.encode("utf-8", "surrogatepass") + b"\r\n\r\n" + content + b"\r\n")
-    return b"".join(parts) + f"--{boundary}--\r\n".encode()
+        pieces.append(head.encode("utf-8", "surrogatepass") + b"\r\n\r\n" + content + b"\r\n")
+    return b"".join(pieces) + f"--{boundary}--\r\n".encode()
 
 
 def posted_form(body: bytes, boundary: str = f"boundary={BOUNDARY}") -> bytes:
@@ -175,8 +177,8 @@ def address(rng: np.random.Generator, target: Target) -> Attack:
 
 
 def _strange(rng: np.random.Generator, depth: int = 0) -> Any:
-    """Return any value of JSON."""
-    values = [
+    """Return anything that JSON can write."""
+    cells = [
         None, True, False, 0, -1, 1.5, 1e308, -1e308, 10**400, 2**63, 2**64, 5e-324, "", " ", "x", "nan",
         "inf", "NaN", "1e999", "\0", "\x1b[31m", "\u202e", "ￜ", "😀" * 50, "=1+1",
         "<script>alert(1)</script>",
@@ -188,8 +190,8 @@ def _strange(rng: np.random.Generator, depth: int = 0) -> Any:
     ]  # fmt: skip
     if depth < 3 and rng.random() < 0.2:
         inner = [_strange(rng, depth + 1) for _ in range(int(rng.integers(0, 4)))]
-        return inner if rng.random() < 0.5 else {f"k{number}": value for number, value in enumerate(inner)}
-    return values[int(rng.integers(0, len(values)))]
+        return inner if rng.random() < 0.5 else {f"k{number}": cell for number, cell in enumerate(inner)}
+    return cells[int(rng.integers(0, len(cells)))]
 
 
 def wrong_type(rng: np.random.Generator, target: Target) -> Attack:
@@ -334,16 +336,22 @@ def broken_form(rng: np.random.Generator, target: Target) -> Attack:
 
 def broken_stream(rng: np.random.Generator, target: Target) -> Attack:
     """A stream of JSON Lines or Arrow that is broken."""
-    buffer = io.BytesIO()
-    table = pa.table({"text": ["a", "b"], "price": [1.0, 2.0], target.media[0]: [good_files()["PNG"], b"x"]})
-    with pa.ipc.new_stream(buffer, table.schema) as writer:
-        writer.write_table(table)
-    arrow = buffer.getvalue()
+    arrow = _arrow(
+        pa.table({"text": ["a", "b"], "price": [1.0, 2.0], target.media[0]: [good_files()["PNG"], b"x"]})
+    )
     streams: dict[str, tuple[bytes, str]] = {
         "damaged Arrow": (damaged(arrow, rng), ARROW_TYPE),
         "Arrow with flipped bits": (_flipped(arrow, rng), ARROW_TYPE),
         "Arrow of 2 GB": (b"\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(100), ARROW_TYPE),
         "noise as Arrow": (rng.bytes(500), ARROW_TYPE),
+        "Arrow of dates that no calendar has": (_strange_dates(rng), ARROW_TYPE),
+        "Arrow without columns": (_arrow(pa.table({"x": pa.nulls(30_000_000)}).select([])), ARROW_TYPE),
+        "Arrow of 30,000,000 empty cells": (_arrow(pa.table({"text": pa.nulls(30_000_000)})), ARROW_TYPE),
+        "Arrow of 30,000,000 times no bytes": (
+            _arrow(pa.table({"photo": _no_bytes(30_000_000)})),
+            ARROW_TYPE,
+        ),
+        "Arrow of many batches without rows": (_empty_batches(20_000), ARROW_TYPE),
         "damaged lines": (damaged(b'{"text": "x"}\n{"price": 1}\n' * 5, rng), LINES_TYPE),
         "a line of no row": (b"[1]\nnull\n1\n{}\n", LINES_TYPE),
         "a line of 5 MB": (b'{"text": "' + b"x" * 5_000_000, LINES_TYPE),
@@ -355,6 +363,42 @@ def broken_stream(rng: np.random.Generator, target: Target) -> Attack:
     name = str(rng.choice(list(streams)))
     content, kind = streams[name]
     return Attack("stream", name, (posted("/predict/batch", content, kind),), must_fail=False)
+
+
+def _arrow(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def _strange_dates(rng: np.random.Generator) -> bytes:
+    """Return a stream of Arrow with a date or a time that Python has no object for."""
+    kinds = [
+        pa.date32(), pa.date64(), pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("us", "UTC"),
+        pa.timestamp("us", "No/Where"), pa.time32("s"), pa.time64("ns"), pa.duration("s"),
+        pa.month_day_nano_interval(),
+    ]  # fmt: skip
+    kind = kinds[int(rng.integers(0, len(kinds)))]
+    bits = np.full(2, int(rng.choice([2**63 - 1, -(2**63), 2**31 - 1])), np.int64)
+    cells = pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(bits)])
+    return _arrow(pa.table({str(rng.choice(["day", "price", "text"])): cells}))
+
+
+def _no_bytes(rows: int) -> pa.Array:
+    """Return cells of no bytes, which take no memory however many they are."""
+    return pa.Array.from_buffers(pa.binary(0), rows, [None, pa.py_buffer(b"")])
+
+
+@cache
+def _empty_batches(count: int) -> bytes:
+    """Return a stream of Arrow of many batches, none of which has rows."""
+    schema = pa.schema({"text": pa.string()})
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, schema) as writer:
+        for _ in range(count):
+            writer.write_batch(pa.RecordBatch.from_pylist([], schema))
+    return buffer.getvalue()
 
 
 def _flipped(content: bytes, rng: np.random.Generator) -> bytes:
@@ -395,6 +439,12 @@ def broken_http(rng: np.random.Generator, target: Target) -> Attack:
         "a chunk of 2 ** 64 bytes": request("POST", "/predict", b"", chunked) + b"ffffffffffffffff\r\nx",
         "a chunk of -1 bytes": request("POST", "/predict", b"", chunked) + b"-1\r\nx\r\n",
         "chunks without an end": request("POST", "/predict", b"", chunked) + b"1\r\n{\r\n",
+        "a trailer without an end": request("POST", "/predict", b"", chunked)
+        + b"1\r\n{\r\n0\r\nX: "
+        + b"y" * 1_000_000,
+        "trailers without an end": request("POST", "/predict", b"", chunked)
+        + b"1\r\n{\r\n0\r\n"
+        + b"X: y\r\n" * 200_000,
         "smuggling": request("POST", "/predict", b"", chunked)
         + b"0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
         "an upgrade": request(
@@ -463,8 +513,8 @@ def wrong_path(rng: np.random.Generator, target: Target) -> Attack:
 
 
 def wrong_query(rng: np.random.Generator, target: Target) -> Attack:
-    """Arguments of routes that are no values of theirs."""
-    values = [
+    """Arguments of routes that they cannot read."""
+    arguments = [
         "", "x", "-1", "0", "99999999999999999999", "1e9", "true", "null", "NaN", "%00", "%ff", "..%2f",
         "a" * 2000, "[]", "{}", "%0d%0aSet-Cookie:%20a=1", "1;drop", "score%20%3E%201", "__class__", "%F0%9F",
     ]  # fmt: skip
@@ -483,11 +533,74 @@ def wrong_query(rng: np.random.Generator, target: Target) -> Attack:
         "row",
     ]
     chosen = rng.choice(names, int(rng.integers(1, 5)))
-    query = "&".join(f"{name}={values[int(rng.integers(0, len(values)))]}" for name in chosen)
+    query = "&".join(f"{name}={arguments[int(rng.integers(0, len(arguments)))]}" for name in chosen)
     route = str(rng.choice(["/predict", "/embed", "/search", "/classify", "/media", "/predict/batch"]))
     good = json.dumps({"text": "x"}).encode()
     raw = request("GET", f"{route}?{query}") if route == "/media" else posted(f"{route}?{query}", good)
     return Attack("query", route, (raw,), must_fail=False)
+
+
+def indexed(rng: np.random.Generator, target: Target) -> Attack:
+    """A query of an index, labels of a stranger, or a file of the index."""
+    conditions = [
+        "price < 1", "1=1", "price < 1; DROP TABLE rows", "text = '' OR 1=1 --", "(" * 500,
+        "NOT " * 200 + "1=1", "price IN (" + "1," * 400 + "1)", "price / 0 > 1", "CAST(text AS INT) = 1",
+        "text LIKE '%" * 50,
+        "regexp_like(text, '(a+)+$')", "(SELECT 1) = 1", "EXISTS (SELECT * FROM rows)", "row_folder != ''",
+        "price < 1e999", "'\0' = text", "\ud800 = 1", "read_csv('/etc/passwd') = 1", "price BETWEEN", "",
+        "9" * 900 + " > price", "array_repeat(1, 999999999) IS NULL", "/etc/passwd", "_rowid >= 0",
+    ]  # fmt: skip
+    labels = ["a", "b", "c", "", " ", "\0", "{}", "{0.__class__}", "x" * 20_000, "\u202e", "\n", "a" * 200]
+    numbers = ["0", "5", "-1", "47", "48", "99999999999", "99999999999999999999", "1e3", "0x1", "NaN", ""]
+    columns = ["photo"] * 5 + ["text"] * 5
+    columns += ["call", "row_folder", "row", "../photo", "%00", "", "photo.bytes", "x" * 3000]
+    templates = ["{}", "{}", "a {} b", "{", "{x}", "{}" * 40, "%s", "{}{}", "{:>999999999}"]
+    alignments = ["alignment", "alignment", "x", "../alignment", "", "\0"]
+
+    def pick(choices: Sequence[str]) -> str:
+        return choices[int(rng.integers(0, len(choices)))]
+
+    def query(**arguments: object) -> str:
+        return urlencode(arguments, doseq=True, errors="surrogatepass")
+
+    route = pick(["/search", "/search", "/classify", "/media"])
+    if route == "/media":
+        asked = query(row=pick(numbers), column=pick(columns), alignment=pick(alignments))
+        return Attack("index", route, (request("GET", f"/media?{asked}"),), must_fail=False)
+    if route == "/search":
+        arguments: dict[str, object] = {"k": pick(["1", "1000", pick(numbers)])}
+        arguments |= {"where": pick(conditions)} if rng.random() < 0.7 else {}
+        arguments |= {"in": pick(columns), "exact": pick(["true", "false"])} if rng.random() < 0.5 else {}
+    else:
+        arguments = {"labels": [pick(labels) for _ in range(int(rng.choice([1, 3, 60])))]}
+        arguments |= {"template": pick(templates), "column": pick(columns)}
+        arguments |= {"threshold": pick(["nan", "inf", "-1e308", "0.5"])} if rng.random() < 0.3 else {}
+
+    # half of the queries are good rows
+    way = float(rng.random())
+    if way < 0.5:
+        body = json.dumps({"text": "there is a leaf"}).encode()
+    elif way < 0.7:
+        body = json.dumps({"text": _strange(rng), "photo": _strange(rng)}).encode()
+    else:
+        names = list(good_files())
+        content = damaged(good_files()[pick(names)], rng)
+        body = json.dumps({"photo": base64.b64encode(content).decode()}).encode()
+    return Attack("index", route, (posted(f"{route}?{query(**arguments)}", body),), must_fail=False)
+
+
+def endless(rng: np.random.Generator, target: Target) -> Attack:
+    """A stream that goes on and on, and brings little or nothing."""
+    line = json.dumps({"text": "x"}).encode() + b"\n"
+    pieces = {
+        "empty lines": b"\n",
+        "spaces": b" ",
+        "rows": line,
+        "a line without an end": b'{"text": "' + b"x",
+    }
+    name = str(rng.choice(list(pieces)))
+    head = request("POST", "/predict/batch", headers=[("Content-Type", LINES_TYPE)], length=str(10**9))
+    return Attack("endless", name, (head, *[pieces[name]] * 30), must_fail=False, pause=0.15)
 
 
 def slow(rng: np.random.Generator, target: Target) -> Attack:
@@ -509,7 +622,7 @@ Generator = Callable[[np.random.Generator, Target], Attack]
 SHARES: dict[Generator, int] = {
     damaged_file: 420, crafted_file: 70, playlist: 90, address: 80, wrong_type: 90, unknown_column: 30,
     broken_json: 70, wrong_content: 15, broken_form: 40, broken_stream: 25, broken_http: 30, wrong_path: 25,
-    wrong_query: 13, slow: 2,
+    wrong_query: 13, indexed: 30, endless: 2, slow: 2,
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def _allow_files(kernel: ctypes.CDLL, places: Iterable[str]) -> bool:
     version = kernel.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return False
-    rights = max(known for least, known in ALL_BY_VERSION.items() if version >= least)
+    rights = max(of_version for least, of_version in ALL_BY_VERSION.items() if version >= least)
     ruleset = struct.pack("=QQQ", rights, TCP if version >= 4 else 0, SCOPES if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     rules = kernel.syscall(CREATE_RULESET, ruleset, ctypes.c_size_t(size), ctypes.c_uint32(0))

@@ -23,28 +23,28 @@ from plait.errors import BadCell
 from plait.media import limits as media_limits
 from plait.media import ocr
 from plait.media.cell import Cell, Media
-from plait.media.guard import guarded, without_warnings
+from plait.media.guard import without_warnings
 from plait.media.loading import Preparation, prepared
 from plait.serving import sandbox
 from plait.serving.limits import Limits
 
 READY = b"ready"
 MOST_FILES = 1000  # that a process decodes; then another one takes its place
-KEPT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
-KEPT_BEGINNINGS = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "ATEN_")
+HARMLESS = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+HARMLESS_BEGINNINGS = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "ATEN_")
 
 
 def is_harmless(name: str) -> bool:
     """Return whether a worker keeps a variable of the environment. Others may hold passwords and tokens."""
-    return name in KEPT or name.startswith(KEPT_BEGINNINGS)
+    return name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS)
 
 
 def run(pipe: Connection, preparations: Mapping[str, Sequence[Preparation]], limits: Limits) -> None:
     """Decode files until the pipe is closed, or the process has grown old.
 
     The first message says that the process is ready. A request is the name of a column, then the content of a
-    file. The reply says in JSON what came of each preparation of the column, and whether it is the last one.
-    Then come the bytes of the arrays.
+    file. The reply says in JSON what came of each preparation of the column, and whether another try may go
+    better (`passing`); and whether it is the last one. Then come the bytes of the arrays.
     """
     # Ctrl-C reaches all processes of a terminal; the service itself decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,34 +73,35 @@ def run(pipe: Connection, preparations: Mapping[str, Sequence[Preparation]], lim
             except EOFError:
                 return
             _allow_time(limits.decode_time)
-            cells = [_decoded(preparation, content) for preparation in preparations[column]]
+            decoded = [_decoded(preparation, content) for preparation in preparations[column]]
             is_last = number == MOST_FILES or _peak_memory() > most_memory
-            _reply(pipe, cells, is_last)
+            _reply(pipe, decoded, is_last)
             if is_last:
                 return
 
 
-def _decoded(preparation: Preparation, content: bytes) -> Cell:
-    """Return a prepared file; what is wrong with it is a note of a cell without an array."""
+def _decoded(preparation: Preparation, content: bytes) -> tuple[Cell, bool]:
+    """Return a prepared file, and whether another try may go better.
+
+    What is wrong with the file is a note of a cell without an array.
+    """
     try:
-        with guarded("broken or cut short"):
-            cell = prepared(preparation, Media(content, Path()))
-    except BadCell as bad:
+        return prepared(preparation, Media(content, Path())), False
+    except BadCell as bad:  # it says nothing of the file: memory was short, or the engine could not be loaded
         # the engine's own words, which name files of this machine, are not for strangers
         is_of_engine = bad.reason.startswith(ocr.NOT_LOADED)
-        return Cell(None, (ocr.NOT_LOADED if is_of_engine else bad.reason,))
-    return cell
+        return Cell(None, (ocr.NOT_LOADED if is_of_engine else bad.reason,)), True
 
 
-def _reply(pipe: Connection, cells: Sequence[Cell], is_last: bool) -> None:
+def _reply(pipe: Connection, decoded: Sequence[tuple[Cell, bool]], is_last: bool) -> None:
     headers = []
-    for cell in cells:
-        header: dict[str, object] = {"notes": cell.notes}
+    for cell, is_passing in decoded:
+        header: dict[str, object] = {"notes": cell.notes, "passing": is_passing}
         if cell.array is not None:
             header |= {"dtype": cell.array.dtype.str, "shape": cell.array.shape}
         headers.append(header)
     pipe.send_bytes(json.dumps({"cells": headers, "last": is_last}).encode())
-    for cell in cells:
+    for cell, _ in decoded:
         if cell.array is not None:
             pipe.send_bytes(cell.array.tobytes())
 
