@@ -39,17 +39,25 @@ export class Search {
     this.columns.replaceChildren(this.columns.options[0], ...options);
   }
 
+  // A query that has all columns leaves no other one to search: media come first, for they can be shown.
+  chooseColumn(row) {
+    const columns = [...this.columns.options].map((option) => option.value).filter(Boolean);
+    if (this.columns.value || columns.some((column) => !(column in row))) return;
+    this.columns.value = columns.find((column) => facts.media[column]) ?? columns[0];
+  }
+
   async run() {
     const isLatest = this.requests.begin();
     const { changes } = this.form;
     this.form.clearErrors();
-    const asked = new URLSearchParams({ k: document.getElementById("k").value });
-    if (this.columns.value) asked.set("in", this.columns.value);
-    if (this.alignment) asked.set("alignment", this.alignment.value);
     this.results.setAttribute("aria-busy", "true");
     say(t("search.running"));
     try {
       const row = await this.form.row();
+      this.chooseColumn(row);
+      const asked = new URLSearchParams({ k: document.getElementById("k").value });
+      if (this.columns.value) asked.set("in", this.columns.value);
+      if (this.alignment) asked.set("alignment", this.alignment.value);
       const gallery = await post(`search?${asked}`, JSON.stringify(row));
       if (isLatest()) this.show(gallery);
     } catch (error) {
