@@ -141,7 +141,7 @@ def _add_login(app: FastAPI, page: _Page, token: str) -> None:
         return answer
 
 
-def _sent_token(body: bytes) -> str:
+def _sent_token(body: bytes | bytearray) -> str:
     """Return the token in the body of a form; nothing for a broken one."""
     try:
         fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
