@@ -114,8 +114,8 @@ def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
 
 def fill_in(page: Page, photo: Path | None = None) -> None:
     """Fill in all fields, but the call."""
-    for column, value in PLAIN.items():
-        field(page, column).locator("textarea, input").first.fill(value)
+    for column, cell in PLAIN.items():
+        field(page, column).locator("textarea, input").first.fill(cell)
     if photo is not None:
         field(page, "photo").locator("input.file").set_input_files(photo)
 
