@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,12 @@ from support.browser import (
     answer_with,
     assert_accessible,
     field,
+    hold,
     opened,
     played,
     put,
+    release,
+    wait_for,
 )
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -110,8 +114,8 @@ def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
 
 def fill_in(page: Page, photo: Path | None = None) -> None:
     """Fill in all fields, but the call."""
-    for column, value in PLAIN.items():
-        field(page, column).locator("textarea, input").first.fill(value)
+    for column, cell in PLAIN.items():
+        field(page, column).locator("textarea, input").first.fill(cell)
     if photo is not None:
         field(page, "photo").locator("input.file").set_input_files(photo)
 
@@ -130,7 +134,7 @@ def shown(page: Page) -> tuple[str, dict[str, float]]:
     for bar in page.locator(".bars li").all():
         label = bar.locator(".label").inner_text()
         probabilities[label] = float(bar.locator(".p").inner_text().lstrip("<> "))
-    return page.locator(".said").inner_text().split("probability")[0].strip(), probabilities
+    return page.locator(".top-answer").inner_text().split("probability")[0].strip(), probabilities
 
 
 def assert_shown(page: Page, model: plait.Model, row: dict[str, Any]) -> None:
@@ -199,7 +203,7 @@ def test_an_error_stands_at_its_column_and_gets_the_focus(page: Page, folder: Pa
     error.get_by_role("button", name="Leave it out").click()
     expect(error).to_be_hidden()
     predict(page)
-    expect(page.locator(".said")).to_be_visible()
+    expect(page.locator(".top-answer")).to_be_visible()
 
 
 def test_a_number_that_is_none_is_an_error_of_its_column(page: Page) -> None:
@@ -236,6 +240,128 @@ def test_each_input_is_recomputed_without(page: Page, model: plait.Model, photo:
 
     page.get_by_role("button", name="Compute all").click()
     expect(page.locator(".effect p")).to_have_count(6)  # five inputs, and all plain ones together
+
+
+def ask(page: Page) -> None:
+    """Ask for a prediction without waiting for it."""
+    page.get_by_role("button", name="Predict", exact=True).click()
+
+
+def test_a_row_that_changes_meanwhile_makes_the_answer_stale(page: Page, model: plait.Model) -> None:
+    fill_in(page)
+    requests = hold(page, "**/predict")
+    ask(page)
+    wait_for(page, requests, 1)
+    field(page, "price").locator("input").fill("999")
+    release(page, requests[0])
+    assert_shown(page, model, typed())
+    stale = page.locator("#answer .notice", has_text="The inputs have changed since")
+    expect(stale).to_be_visible()
+    # What an input contributes would be the difference between two rows.
+    expect(page.locator("#effects")).to_be_hidden()
+    expect(page.locator("#spoken")).to_contain_text("The inputs have changed since")
+
+    page.unroute("**/predict")
+    page.get_by_role("button", name="Predict again").click()
+    expect(stale).to_have_count(0)
+    expect(page.locator("#effects")).to_be_visible()
+    assert_shown(page, model, {**typed(), "price": 999.0})
+
+
+def test_an_error_of_a_row_that_has_changed_marks_no_column(page: Page) -> None:
+    price = field(page, "price")
+    price.locator("input").fill("much")
+    requests = hold(page, "**/predict")
+    ask(page)
+    wait_for(page, requests, 1)
+    price.locator("input").fill("1")
+    field(page, "text").locator("textarea").focus()
+    release(page, requests[0])
+    expect(page.locator("#answer .is-error")).to_contain_text("much")
+    expect(price.locator(".error")).to_be_hidden()
+    expect(field(page, "text").locator("textarea")).to_be_focused()
+
+
+def test_nothing_is_shown_after_clear(page: Page) -> None:
+    requests = hold(page, "**/predict")
+    for answer in ({"status": 500, "json": {"error": "too late"}}, {}):
+        requests.clear()
+        ask(page)
+        wait_for(page, requests, 1)
+        page.get_by_role("button", name="Clear all").click()
+        release(page, requests[0], **answer)
+        expect(page.locator("#answer")).to_have_text(
+            "Fill in some inputs, or pick an example, and ask for a prediction."
+        )
+        expect(page.locator("#answer")).not_to_have_attribute("aria-busy", "true")
+
+
+def test_an_answer_that_is_overtaken_is_not_shown(page: Page) -> None:
+    requests = hold(page, "**/predict")
+    ask(page)
+    ask(page)
+    wait_for(page, requests, 2)
+    release(page, requests[1])
+    expect(page.locator(".top-answer")).to_be_visible()
+    release(page, requests[0], status=500, json={"error": "too late"})
+    expect(page.locator(".top-answer")).to_be_visible()
+    expect(page.locator("#answer .is-error")).to_have_count(0)
+
+
+def test_effects_of_an_answer_that_is_gone_are_not_shown(page: Page) -> None:
+    fill_in(page)
+    predict(page)
+    requests = hold(page, "**/predict")
+    page.get_by_role("button", name="Recompute: without text").click()
+    wait_for(page, requests, 1)
+    field(page, "price").locator("input").fill("2")
+    release(page, requests[0], status=500, json={"error": "too late"})
+    expect(page.locator("#answer .is-error")).to_have_count(0)
+    expect(page.locator(".top-answer")).to_be_visible()
+
+
+def test_a_search_that_is_overtaken_is_not_shown(page: Page) -> None:
+    page.get_by_role("tab", name="Search").click()
+    requests = hold(page, "**/search*")
+    query = field(page, "text", "#query").locator("textarea")
+    for place, words in enumerate(("a cherry", "a leaf"), 1):
+        query.fill(words)
+        page.locator("#query button.primary").click()
+        wait_for(page, requests, place)
+    release(page, requests[1])
+    newest = page.locator("#results").inner_text()
+    assert "score" in newest
+    release(page, requests[0])
+    assert page.locator("#results").inner_text() == newest
+
+
+def test_the_last_example_that_was_clicked_counts(page: Page, client: httpx.Client) -> None:
+    examples = client.get("/schema").json()["examples"]
+    places = [place for place, example in enumerate(examples) if "call" in example["files"]]
+    slow, fast = places[:2]
+    (recording,) = examples[slow]["files"]["call"]
+    requests = hold(page, f"**/{recording}")
+    page.locator(".example").nth(slow).click()
+    wait_for(page, requests, 1)
+    page.locator(".example").nth(fast).click()
+    expect(page.locator(".top-answer")).to_be_visible()
+    release(page, requests[0])
+    values = examples[fast]["values"]
+    expect(field(page, "text").locator("textarea")).to_have_value(values["text"])
+    name = Path(examples[fast]["files"]["call"][0]).name
+    expect(field(page, "call").locator(".file-name")).to_have_text(name)
+
+
+def test_what_is_typed_counts_more_than_a_late_example(page: Page, client: httpx.Client) -> None:
+    examples = client.get("/schema").json()["examples"]
+    slow = next(place for place, example in enumerate(examples) if "call" in example["files"])
+    requests = hold(page, f"**/{examples[slow]['files']['call'][0]}")
+    page.locator(".example").nth(slow).click()
+    wait_for(page, requests, 1)
+    field(page, "text").locator("textarea").fill("my own words")
+    release(page, requests[0])
+    expect(field(page, "text").locator("textarea")).to_have_value("my own words")
+    expect(field(page, "call").locator("audio")).to_have_count(0)
 
 
 def test_an_example_fills_in_the_row(page: Page, client: httpx.Client) -> None:
@@ -328,8 +454,8 @@ def test_search_shows_the_rows_and_plays_them(
         page.locator("#query button.primary").click()
         expect(page.locator(".hit")).to_have_count(12)
         expect(page.locator(".hit img").first).to_be_visible()
-        found = model.search("there is a cherry near house number 3", k=12).to_pylist()
-        assert found[0]["text"] in page.locator(".hit").first.inner_text()
+        rows = model.search("there is a cherry near house number 3", k=12).to_pylist()
+        assert rows[0]["text"] in page.locator(".hit").first.inner_text()
         assert played(page, page.locator(".hit audio").first)
 
 
@@ -368,7 +494,7 @@ def test_a_refused_request_says_why(page: Page, status: int, headers: dict[str, 
     expect(page.locator("#answer .is-error")).to_contain_text(words)
     page.unroute("**/predict")
     predict(page)
-    expect(page.locator(".said")).to_be_visible()
+    expect(page.locator(".top-answer")).to_be_visible()
 
 
 def test_a_service_that_is_gone_is_an_error(page: Page) -> None:
@@ -398,37 +524,60 @@ def test_every_kind_of_target_is_shown(browser: Browser, tmp_path: Path) -> None
             field(page, "text").locator("textarea").fill("there is a sky near house number 7")
             answer = predict(page)
             cards = page.locator(".target")
-            expect(cards.nth(0).locator(".said")).to_contain_text(answer["label"])
-            shown_price = float(cards.nth(1).locator(".said").inner_text())
+            expect(cards.nth(0).locator(".top-answer")).to_contain_text(answer["label"])
+            shown_price = float(cards.nth(1).locator(".top-answer").inner_text())
             assert shown_price == pytest.approx(answer["price"], rel=1e-3)
             words = ", ".join(answer["tags"]) or "none of the labels"
-            expect(cards.nth(2).locator(".said")).to_have_text(words)
+            expect(cards.nth(2).locator(".top-answer")).to_have_text(words)
             page.get_by_role("button", name="Compute all").click()
             expect(page.locator(".effect p")).to_have_count(3)
 
 
 @pytest.mark.parametrize("has_file", [True, False])
-def test_the_calls_of_the_api_answer_as_the_page_does(page: Page, photo: Path, has_file: bool) -> None:
+def test_the_calls_of_the_api_answer_as_the_page_does(
+    page: Page, model: plait.Model, photo: Path, has_file: bool
+) -> None:
     fill_in(page, photo if has_file else None)
     field(page, "text").locator("textarea").fill('it\'s a "leaf" for $5 \\ `now`; @home\n价格')
-    assert_calls_answer(page, predict(page), photo.parent)
+    assert_calls_answer(page, model, predict(page), photo.parent)
 
 
-def assert_calls_answer(page: Page, answer: dict[str, Any], folder: Path) -> None:
+def assert_calls_answer(page: Page, model: plait.Model, answer: dict[str, Any], folder: Path) -> None:
     """Run the calls that the page shows, in a folder with the files of the row."""
     page.get_by_role("tab", name="API").click()
     curl, over_http, local = [call.inner_text() for call in page.locator(".call code").all()]
     shown_by_python = over_http.replace("import requests", "import json, requests")
     shown_by_python = shown_by_python.replace("print(answer.json())", "print(json.dumps(answer.json()))")
-    commands = [[sys.executable, "-c", shown_by_python]]
+    shown_locally = re.sub(r'load\(".*"\)', f"load({str(model.folder)!r}, quiet=True)", local)
+    shown_locally = shown_locally.replace("import plait", "import json, plait")
+    shown_locally = shown_locally.replace(
+        "print(model.predict([row]))", 'print(json.dumps({"answers": model.predict([row]).to_pylist()}))'
+    )
+    commands = [[sys.executable, "-c", code] for code in (shown_by_python, shown_locally)]
     if shutil.which("curl"):
         commands.append(["bash", "-c", curl])
     for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        (said,) = json.loads(done.stdout)["answers"]
-        for name, p in said.items():
+        (answered,) = json.loads(done.stdout)["answers"]
+        for name, p in answered.items():
             assert p == (pytest.approx(answer[name], abs=1e-4) if isinstance(p, float) else answer[name])
-    compile(local, "local", "exec")
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_the_calls_have_the_cells_of_the_form(browser: Browser, tmp_path: Path, has_file: bool) -> None:
+    rows = make_rows(tmp_path)
+    for number, row in enumerate(rows):
+        row["place"] = [number * 0.1, number % 3 + 0.5, 1.0]
+    fitted = plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=FAST, quiet=True)
+    with served(fitted.folder) as client:
+        for page in opened(browser, client, "desktop"):
+            field(page, "place").locator("textarea").fill("1.0, 2.0, 0.5")
+            field(page, "price").locator("input").fill("0x10")
+            if has_file:
+                field(page, "photo").locator("input.file").set_input_files(tmp_path / rows[0]["photo"])
+            assert_calls_answer(page, fitted, predict(page), (tmp_path / rows[0]["photo"]).parent)
+            for call in page.locator(".call code").all():
+                assert "0x10" in call.inner_text()  # as it was typed: tables may read it otherwise
 
 
 ODD = '<b>"p\'rice"</b> = $HOME \\ `ls`; 价格'
@@ -448,7 +597,7 @@ def test_names_of_columns_may_be_any_text(browser: Browser, tmp_path: Path) -> N
             answer = predict(page)
             page.get_by_role("button", name="Compute all").click()
             expect(page.locator(".effects")).to_contain_text(f"without {ODD}")
-            assert_calls_answer(page, answer, tmp_path / "photos")
+            assert_calls_answer(page, model, answer, tmp_path / "photos")
 
 
 def test_everything_is_reached_by_keyboard(page: Page) -> None:
@@ -497,10 +646,56 @@ def test_the_page_speaks_chinese(browser: Browser, client: httpx.Client) -> None
     for page in opened(browser, client, "desktop", locale="zh-CN"):
         field(page, "shop").locator("input").fill("north")
         page.get_by_role("button", name=messages["predict"], exact=True).click()
-        expect(page.locator(".said")).to_contain_text(messages["answer.probability"].split()[0])
+        expect(page.locator(".top-answer")).to_contain_text(messages["answer.probability"].split()[0])
         page.get_by_role("link", name="English").click()
         expect(page.get_by_role("button", name="Predict", exact=True)).to_be_visible()
         expect(field(page, "shop").locator("input")).to_have_value("north")
+
+
+def test_another_language_keeps_the_row_with_its_files(page: Page, model: plait.Model, photo: Path) -> None:
+    fill_in(page, photo)
+    field(page, "shop").get_by_role("button", name="Leave out shop").click()
+    page.get_by_role("tab", name="API").click()
+    page.get_by_role("link", name="中文").click()
+    # The calls have the files too.
+    expect(page.locator(".call code").first).to_contain_text(f'photo=@"{photo.name}"')
+    page.get_by_role("link", name="English").click()
+    page.get_by_role("tab", name="Predict").click()
+    expect(field(page, "photo").locator(".file-name")).to_have_text(photo.name)
+    predict(page)
+    row = typed(photo)
+    del row["shop"]
+    assert_shown(page, model, row)
+
+    # Nothing stays on the machine.
+    page.reload()
+    expect(field(page, "text").locator("textarea")).to_have_value("")
+    assert page.evaluate(STORED_FILES) == 0
+
+
+STORED_FILES = """() => new Promise((resolve) => {
+    const opening = indexedDB.open("plait-row");
+    opening.onsuccess = () => {
+        const count = opening.result.transaction("files").objectStore("files").count();
+        count.onsuccess = () => resolve(count.result);
+    };
+})"""
+
+
+def test_what_a_change_of_language_would_lose_is_asked(page: Page, photo: Path) -> None:
+    page.evaluate("Object.defineProperty(window, 'indexedDB', { value: undefined })")
+    field(page, "photo").locator("input.file").set_input_files(photo)
+    questions: list[str] = []
+
+    def refuse(dialog: Any) -> None:
+        questions.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
+    page.get_by_role("link", name="中文").click()
+    expect(field(page, "photo").locator(".file-name")).to_have_text(photo.name)
+    assert questions == [service_page.read_messages("en")["language.lost"]]
+    expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -194,6 +194,13 @@ def test_a_broken_login_is_refused(guarded: httpx.Client, body: bytes) -> None:
     assert guarded.post("/login", content=body, headers=kind).status_code in (401, 413)
 
 
+def test_little_is_read_of_a_login(guarded: httpx.Client) -> None:
+    response = guarded.post("/login", content=b"token=" + b"a" * 4096)
+    assert response.status_code == 413
+    assert "4,096 bytes" in response.text
+    assert guarded.post("/login", content=b"token=" + b"a" * 4090).status_code == 401
+
+
 def test_the_right_token_opens_the_page(guarded: httpx.Client) -> None:
     address = guarded.base_url
     with httpx.Client(base_url=address, timeout=60) as person:

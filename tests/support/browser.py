@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
@@ -75,6 +75,32 @@ def answer_with(page: Page, status: int, body: dict[str, Any], **headers: str) -
         route.fulfill(status=status, content_type="application/json", body=json.dumps(body), headers=headers)
 
     page.route("**/predict", fulfil)
+
+
+def hold(page: Page, address: str) -> list[Route]:
+    """Have requests to an address wait; return the list that they will stand in, in the order they came."""
+    routes: list[Route] = []
+    page.route(address, lambda route: routes.append(route))
+    return routes
+
+
+def wait_for(page: Page, routes: list[Route], count: int) -> None:
+    """Wait until so many requests wait."""
+    for _ in range(500):
+        if len(routes) >= count:
+            return
+        page.wait_for_timeout(10)
+    raise AssertionError(f"expected {count} requests, came {len(routes)}")
+
+
+def release(page: Page, route: Route, **answer: Any) -> None:
+    """Let a request go on, or give it an answer, and wait until the page has dealt with it."""
+    with page.expect_response(route.request.url):
+        if answer:
+            route.fulfill(**answer)
+        else:
+            route.continue_()
+    page.wait_for_timeout(150)
 
 
 def assert_accessible(page: Page, state: str) -> None:

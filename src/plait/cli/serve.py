@@ -12,11 +12,8 @@ import plait
 from plait.cli.app import app
 from plait.cli.arguments import IndexOption, RunArgument
 from plait.console import Screen
-from plait.errors import PlaitError
-from plait.serving.limits import MB, Limits
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
-
+from plait.errors import PlaitError, count
+from plait.serving.limits import LOCAL, MB, Limits
 
 HostOption = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")]
@@ -37,21 +34,25 @@ WaitOption = Annotated[
 BatchOption = Annotated[int, typer.Option(min=1, help="Rows that are answered together.")]
 RowsOption = Annotated[int, typer.Option(min=1, help="Rows in a request that is no stream.")]
 MegabytesOption = Annotated[
-    float, typer.Option(min=0.001, help="Size of a request; of a line or a batch of a stream.")
+    float, typer.Option(min=0.001, max=1e5, help="Size of a request; of a line or a batch of a stream.")
 ]
 CharactersOption = Annotated[int, typer.Option(min=1, help="Characters of a text.")]
 UploadOption = Annotated[
     float, typer.Option(min=0.1, help="Seconds for a request to arrive; between pieces of a stream.")
 ]
-RequestsOption = Annotated[int, typer.Option(min=1, help="Requests that are read or answered at once.")]
+RequestsOption = Annotated[int, typer.Option(min=1, help="Requests that are answered at once.")]
+StreamsOption = Annotated[int, typer.Option(min=1, help="Streams that are answered at once.")]
+TotalMegabytesOption = Annotated[
+    float, typer.Option(min=0.001, max=1e6, help="Size of all requests together that are read or answered.")
+]
 CacheOption = Annotated[
-    float, typer.Option(min=0, help="Megabytes of decoded cells and embeddings that are kept.")
+    float, typer.Option(min=0, max=1e6, help="Megabytes of decoded cells and embeddings that are kept.")
 ]
 WorkersOption = Annotated[
-    int, typer.Option(min=1, help="Processes that decode files. Default: one for each core.")
+    int, typer.Option(min=1, help="Processes that decode files. Default: one for each core, at most 4.")
 ]
 DecodeTimeOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a processor to decode a file.")]
-DecodeMemoryOption = Annotated[float, typer.Option(min=10, help="Megabytes to decode a file.")]
+DecodeMemoryOption = Annotated[float, typer.Option(min=10, max=1e6, help="Megabytes to decode a file.")]
 PixelsOption = Annotated[int, typer.Option(min=1, help="Pixels of an image or a frame.")]
 FramesOption = Annotated[int, typer.Option(min=1, help="Frames of a video.")]
 DurationOption = Annotated[float, typer.Option(min=0.1, help="Seconds of a recording or a video.")]
@@ -73,6 +74,8 @@ def serve(
     characters: CharactersOption = Limits.characters,
     upload: UploadOption = Limits.upload,
     requests: RequestsOption = Limits.requests,
+    streams: StreamsOption = Limits.streams,
+    total_megabytes: TotalMegabytesOption = Limits.bodies / MB,
     cache: CacheOption = Limits.cache / MB,
     workers: WorkersOption = Limits.workers,
     decode_time: DecodeTimeOption = Limits.decode_time,
@@ -94,6 +97,8 @@ def serve(
         characters=characters,
         upload=upload,
         requests=requests,
+        streams=streams,
+        bodies=int(total_megabytes * MB),
         cache=int(cache * MB),
         workers=workers,
         decode_time=decode_time,
@@ -114,6 +119,8 @@ def _serve(
         from plait.serving.server import Server
         from plait.serving.service import Service
     except ModuleNotFoundError as error:
+        if error.name == "resource":
+            raise PlaitError("serving runs on Linux and macOS") from None
         raise PlaitError(f"serving needs {error.name}: pip install 'plait[serve]'") from None
 
     if files is not None and not Path(files).is_dir():
@@ -128,7 +135,11 @@ def _serve(
         if token is None and host not in LOCAL:
             screen.warn("anyone who reaches this address can use the model; --token-file asks for a token")
 
-    server.serve_until_stopped(say)
+    def say_stopping(requests: int) -> None:
+        """Say what the service waits for."""
+        Screen().say(f"waiting for {count(requests, 'request')}; Ctrl-C again stops at once")
+
+    server.serve_until_stopped(say, say_stopping)
 
 
 def _token(file: str | None) -> str | None:
@@ -142,7 +153,8 @@ def _token(file: str | None) -> str | None:
         try:
             token = Path(file).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise PlaitError(f"the token file '{file}' cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise PlaitError(f"the token file '{file}' cannot be read: {reason}") from None
         if not token.strip():
             raise PlaitError(f"the token file '{file}' is empty")
     if not token.isascii() or not token.strip().isprintable():

@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from plait import __version__
+from plait.errors import nearest
 from plait.serving import openapi, page, streaming
 from plait.serving.bodies import read_rows
 from plait.serving.gate import Gate
 from plait.serving.refusals import Refusal
 from plait.serving.service import Service
+
+BOUNDS = {"ge": "at least", "le": "at most", "lt": "below"}  # of parameters, as pydantic has them
 
 Alignment = Annotated[str | None, Query(description="the alignment, if the model has more than one")]
 
@@ -39,6 +43,7 @@ def create(service: Service, token: str | None = None, local: bool = False) -> F
         version=__version__,
         description=service.model.summary,
         lifespan=lifespan,
+        dependencies=[Depends(check_parameters)],
         docs_url=None,  # both would load their scripts from other servers
         redoc_url=None,
         separate_input_output_schemas=False,
@@ -48,14 +53,24 @@ def create(service: Service, token: str | None = None, local: bool = False) -> F
     )
     _answer_errors(app)
     _add_state(app, service)
-    if service.model.targets:
-        _add_predict(app, service)
+    _add_predict(app, service)
     if service.model.alignments:
         _add_search(app, service)
         _add_classify(app, service)
     _add_embed(app, service)
     page.add(app, service, token)
     return app
+
+
+def check_parameters(request: Request) -> None:
+    """Raise `Refusal` for a parameter that a route does not know: a mistyped one would have no effect."""
+    route = request.scope.get("route")
+    if request.method != "POST" or not isinstance(route, APIRoute):
+        return
+    names = [parameter.alias for parameter in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in names:
+            raise Refusal(422, f"no parameter '{name[:40]}': {nearest(name[:40], names)}")
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -74,7 +89,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        reason = "is missing" if first["type"] == "missing" else "cannot be read, or is outside its range"
+        reason = "is missing" if first["type"] == "missing" else "cannot be read"
+        for bound, words in BOUNDS.items():
+            if bound in first.get("ctx", {}):
+                reason = f"must be {words} {first['ctx'][bound]}"
         return JSONResponse({"error": f"the parameter '{first['loc'][-1]}' {reason}"}, 422)
 
 

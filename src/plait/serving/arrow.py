@@ -105,6 +105,8 @@ def _checked(schema: pa.Schema) -> pa.Schema:
     for field in schema:
         if not _is_plain(field.type):
             remedy = "cast it to strings, numbers or bytes"
+            if pa.types.is_string_view(field.type) or pa.types.is_binary_view(field.type):
+                remedy = "polars writes strings with compat_level=CompatLevel.oldest()"
             raise Refusal(422, f"column '{field.name}': cells of type {field.type} are not read; {remedy}")
     return schema
 

@@ -33,7 +33,7 @@ class Limits:
     body: int = 32 * MB  # of a request; of a line or a batch of a stream
     characters: int = 100_000  # of a text; the memory and time that a model takes grow with it
     upload: float = 30.0  # until a request has arrived; between two pieces of a stream
-    requests: int = 64  # that are answered at once; others are refused
+    requests: int = 256  # that are answered at once; others are refused
     streams: int = 16  # that are answered at once; others are refused
     bodies: int = 256 * MB  # of all requests that are read or answered at once, but streams
     cache: int = 256 * MB  # of decoded cells and embeddings that are kept

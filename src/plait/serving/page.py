@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +39,7 @@ MOST_OFFERED = 2000  # values of a category that are offered while somebody type
 FEW = 5  # values of a category that are shown as buttons
 MOST_WRITTEN_OUT = 1e12  # numbers beyond this are written with an exponent
 LONGEST_BUTTON = 24  # characters of such a value
+LARGEST_LOGIN = 4096  # bytes of the form that carries a token
 
 
 @dataclass(frozen=True)
@@ -70,29 +71,29 @@ class Field:
     @property
     def buttons(self) -> Sequence[str]:
         """The values that are shown as buttons: all of a category, if they are few and short."""
-        short = all(len(value) <= LONGEST_BUTTON for value in self.values)
+        short = all(len(category) <= LONGEST_BUTTON for category in self.values)
         return self.values if short and len(self.values) <= FEW else ()
 
     @classmethod
-    def of(cls, number: int, known: Input, description: JSON) -> Field:
+    def of(cls, number: int, source: Input, description: JSON) -> Field:
         """Describe an input; `description` is that of `/schema`."""
-        training = known.schema.get("x-training")
+        training = source.schema.get("x-training")
         training = training if isinstance(training, Mapping) else {}
         low, high = training.get("low"), training.get("high")
-        length = known.schema.get("maxItems")
+        length = source.schema.get("maxItems")
         values = training.get("values")
         media = description["media"]
         return cls(
             number=number,
-            name=known.name,
-            kind=_kind(known, media, low, high),
+            name=source.name,
+            kind=_kind(source, media, low, high),
             media=media if isinstance(media, str) else None,
-            several=known.several,
-            missing=known.missing,
+            several=source.several,
+            missing=source.missing,
             low=_figure(low),
             median=_figure(training.get("median")),
             high=_figure(high),
-            values=[str(value) for value in values] if isinstance(values, Sequence) else (),
+            values=[str(category) for category in values] if isinstance(values, Sequence) else (),
             length=length if isinstance(length, int) else None,
         )
 
@@ -129,7 +130,9 @@ def _add_login(app: FastAPI, page: _Page, token: str) -> None:
     @app.post("/login", include_in_schema=False)
     async def log_in(request: Request, lang: str = "") -> Response:
         language = _language(request, lang)
-        sent = _sent_token(await read_body(request, page.limits))
+        # Anybody may send this form, so little of it is read.
+        limits = replace(page.limits, body=LARGEST_LOGIN)
+        sent = _sent_token(await read_body(request, limits))
         if not hmac.compare_digest(sent.encode(), token.encode()):
             return page.html("login.html", language, status=401, is_wrong=True)
         answer = RedirectResponse(f"./?lang={language}", 303)
@@ -138,7 +141,7 @@ def _add_login(app: FastAPI, page: _Page, token: str) -> None:
         return answer
 
 
-def _sent_token(body: bytes) -> str:
+def _sent_token(body: bytes | bytearray) -> str:
     """Return the token in the body of a form; nothing for a broken one."""
     try:
         fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
@@ -181,12 +184,12 @@ class _Page:
         )
         self._templates.policies["json.dumps_kwargs"] = {}  # keep the order of columns
 
-    def html(self, template: str, language: str, status: int = 200, **values: object) -> HTMLResponse:
+    def html(self, template: str, language: str, status: int = 200, **variables: object) -> HTMLResponse:
         """Return a page in a language."""
         messages = read_messages(language)
 
-        def text(key: str, **parts: object) -> str:
-            return messages[key].format_map(parts)
+        def text(key: str, **words: object) -> str:
+            return messages[key].format_map(words)
 
         html = self._templates.get_template(template).render(
             t=text,
@@ -198,7 +201,7 @@ class _Page:
             query_fields=self._query_fields,
             many=MANY,
             facts={**self._facts, "language": language, "messages": messages},
-            **values,
+            **variables,
         )
         headers = {
             "Content-Language": language,
@@ -214,21 +217,21 @@ def _fields(service: Service, description: JSON) -> list[Field]:
     assert isinstance(inputs, list)
     fields = []
     for number, described in enumerate(inputs):
-        known = service.reader.inputs[described["name"]]
-        fields.append(Field.of(number, known, described))
+        source = service.reader.inputs[described["name"]]
+        fields.append(Field.of(number, source, described))
     return fields
 
 
-def _kind(known: Input, media: object, low: object, high: object) -> str:
+def _kind(source: Input, media: object, low: object, high: object) -> str:
     """Return the sort of control that a column needs: its modality, or how precise its times are.
 
     A modality from outside is asked for as the media type of its files says, or as text.
     """
-    if known.modality not in (*PROMINENT, *PLAIN):
+    if source.modality not in (*PROMINENT, *PLAIN):
         family = media.partition("/")[0] if isinstance(media, str) else ""
         return family if family in PROMINENT else "text"
-    if known.modality != "datetime":
-        return known.modality
+    if source.modality != "datetime":
+        return source.modality
     has_time = any("T" in str(bound) for bound in (low, high))
     return "datetime" if has_time else "date"
 
@@ -247,7 +250,7 @@ def _answers(targets: Sequence[str], schema: JSON) -> list[JSON]:
     assert isinstance(columns, Mapping)
     probabilities: dict[str, list[JSON]] = {target: [] for target in targets}
 
-    # One target may begin with the name of another: the longest one that fits is the right one.
+    # One target may begin with the name of another: the longest that fits is the right one.
     by_length = sorted(targets, key=len, reverse=True)
     for column in columns:
         for target in by_length:
@@ -272,7 +275,7 @@ def read_messages(language: str) -> Messages:
 
 
 def _language(request: Request, asked: str) -> str:
-    """Return the language that an address asks for, or else the one that the browser likes best."""
+    """Return the language that an address asks for, or else what the browser likes best."""
     if asked in languages():
         return asked
     liked = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import math
 import socket
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import cast
 
 import uvicorn
@@ -41,14 +44,18 @@ class Server(uvicorn.Server):
         self._listener = _listening(host, port)
         shown = "127.0.0.1" if host in ALL else host
         self.address = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._listener.getsockname()[1]}"
-        self._say: Callable[[], None] = lambda: None
+        self._started: Callable[[], None] = lambda: None
+        self._stopping: Callable[[int], None] = lambda requests: None
 
-    def serve_until_stopped(self, started: Callable[[], None]) -> None:
+    def serve_until_stopped(
+        self, started: Callable[[], None], stopping: Callable[[int], None] = lambda requests: None
+    ) -> None:
         """Answer requests until the process is told to stop; those in flight are answered before it ends.
 
-        `started` is called as soon as requests are accepted. Raises `PlaitError` if they never are.
+        `started` is called as soon as requests are accepted, `stopping` with the number of those in flight
+        when the process is told to stop. Raises `PlaitError` if requests are never accepted.
         """
-        self._say = started
+        self._started, self._stopping = started, stopping
         # A service that is told to stop has done what it should.
         # One that cannot begin would end the process.
         with self._listener, contextlib.suppress(KeyboardInterrupt, SystemExit):
@@ -64,7 +71,15 @@ class Server(uvicorn.Server):
         """Begin to accept requests."""
         await super().startup(sockets)
         if self.started:
-            self._say()
+            self._started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop after the requests in flight, or at once if this is the second time."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:  # what is cut off is no error
+            logging.getLogger("uvicorn.error").disabled = True
+        elif self.server_state.tasks:
+            self._stopping(len(self.server_state.tasks))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -75,5 +90,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PlaitError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+        is_taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "choose another --port" if is_taken else "choose another --host"
+        raise PlaitError(f"cannot listen at {host}:{port}: {error.strerror}; {remedy}") from None
     return listener

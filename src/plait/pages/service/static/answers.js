@@ -46,8 +46,8 @@ export function spoken(answer) {
 // Return the probability of the class that is answered; null for other answers, and for several labels.
 function certainty(target, answer) {
   const cell = answer[target.target];
-  const found = target.probabilities.find(({ label }) => label === String(cell));
-  return found && !Array.isArray(cell) ? (answer[found.column] ?? null) : null;
+  const answered = target.probabilities.find(({ label }) => label === String(cell));
+  return answered && !Array.isArray(cell) ? (answer[answered.column] ?? null) : null;
 }
 
 // Return what shows an answer. `example` is the row of the table that was filled in, if it comes from there.
@@ -61,22 +61,22 @@ export function shown(answer, example) {
 function card(target, answer, example) {
   const cell = answer[target.target];
   const truth = example?.values[target.target];
-  const part = element("article", { class: "target" }, element("h3", {}, target.target));
+  const article = element("article", { class: "target" }, element("h3", {}, target.target));
   if (isFile(cell)) {
-    part.append(fileOf(target, cell));
+    article.append(fileOf(target, cell));
   } else {
-    const words = element("p", { class: isLong(cell) ? "said long" : "said" }, inWords(target, answer));
+    const words = element("p", { class: isLong(cell) ? "top-answer long" : "top-answer" }, inWords(target, answer));
     const p = certainty(target, answer);
     if (p !== null) words.append(element("span", { class: "certainty" }, t("answer.probability", { p: probability(p) })));
-    part.append(words);
+    article.append(words);
   }
-  if (truth !== undefined && truth !== null) part.append(compared(target, cell, truth));
+  if (truth !== undefined && truth !== null) article.append(compared(target, cell, truth));
   for (const url of example?.files[target.target] ?? []) {
     const name = t("answer.truth", { truth: target.target });
-    part.append(element("p", { class: "truth" }, t("answer.truth", { truth: "" })), player(url, facts.media[target.target] ?? "audio", name));
+    article.append(element("p", { class: "truth" }, t("answer.truth", { truth: "" })), player(url, facts.media[target.target] ?? "audio", name));
   }
-  if (target.probabilities.length) part.append(...bars(target, answer));
-  return part;
+  if (target.probabilities.length) article.append(...bars(target, answer));
+  return article;
 }
 
 function isLong(cell) {

@@ -30,33 +30,25 @@ function block(title, code) {
   return element("section", { class: "call" }, head, element("pre", { tabindex: "0", "aria-label": title }, shown));
 }
 
-// Cells in the order of the page: {column, files} or {column, value}.
-function cells(form) {
-  return form.used.map((field) => ({ column: field.column, kind: field.kind, files: field.files, value: field.text }));
-}
-
-function plain({ kind, value }) {
-  return kind === "number" && value.trim() !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
-}
-
 // A shell takes anything between single quotes but such a quote.
 function shell(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 export function curl(url, form, hasToken) {
-  const row = cells(form);
+  const row = form.cells;
   const parts = [`curl ${shell(url)}`];
   if (hasToken) parts.push('-H "Authorization: Bearer $PLAIT_TOKEN"');
   if (row.every(({ files }) => !files)) {
-    const body = Object.fromEntries(row.map((cell) => [cell.column, plain(cell)]));
+    const body = Object.fromEntries(row.map(({ column, cell }) => [column, cell]));
     parts.push("-H 'Content-Type: application/json'", `-d ${shell(JSON.stringify(body))}`);
     return parts.join(" \\\n  ");
   }
   // Forms have no agreed way to write such names.
   if (row.some(({ column }) => /[=;"\\\r\n]/.test(column))) return heredoc(parts, row);
-  for (const { column, files, value } of row) {
-    if (!files) parts.push(`--form-string ${shell(`${column}=${value}`)}`);
+  for (const { column, files, cell } of row) {
+    const text = typeof cell === "string" ? cell : JSON.stringify(cell);
+    if (!files) parts.push(`--form-string ${shell(`${column}=${text}`)}`);
     for (const file of files ?? []) parts.push(`-F ${shell(`${column}=@"${file.name.replace(/["\\]/g, "\\$&")}"`)}`);
   }
   return parts.join(" \\\n  ");
@@ -64,21 +56,21 @@ export function curl(url, form, hasToken) {
 
 // JSON on the standard input, into which the shell puts the files.
 function heredoc(parts, row) {
-  const escaped = (value) => JSON.stringify(value).replace(/[\\$`]/g, "\\$&");
-  const lines = row.map((cell) => {
-    if (!cell.files) return `${escaped(cell.column)}: ${escaped(plain(cell))}`;
-    const uris = cell.files.map((file) => `"data:;base64,$(base64 < ${shell(file.name)} | tr -d '\\n')"`);
-    return `${escaped(cell.column)}: ${uris.length === 1 ? uris[0] : `[${uris.join(", ")}]`}`;
+  const escaped = (cell) => JSON.stringify(cell).replace(/[\\$`]/g, "\\$&");
+  const lines = row.map(({ column, files, cell }) => {
+    if (!files) return `${escaped(column)}: ${escaped(cell)}`;
+    const uris = files.map((file) => `"data:;base64,$(base64 < ${shell(file.name)} | tr -d '\\n')"`);
+    return `${escaped(column)}: ${uris.length === 1 ? uris[0] : `[${uris.join(", ")}]`}`;
   });
   parts.push("-H 'Content-Type: application/json'", "--data-binary @- <<END");
   return `${parts.join(" \\\n  ")}\n{${lines.join(",\n ")}}\nEND`;
 }
 
 // Python and JSON write texts and numbers alike.
-const literal = (value) => JSON.stringify(value);
+const literal = (cell) => JSON.stringify(cell);
 
 export function overHTTP(url, form, hasToken) {
-  const row = cells(form);
+  const row = form.cells;
   const hasFiles = row.some(({ files }) => files);
   const lines = [];
   if (hasFiles) lines.push("import base64");
@@ -94,16 +86,16 @@ export function overHTTP(url, form, hasToken) {
 
 export function local(form) {
   const lines = ["import plait", "", `model = plait.load(${literal(facts.name)})`];
-  lines.push(...assignment(cells(form), literal), "print(model.predict([row]))");
+  lines.push(...assignment(form.cells, literal), "print(model.predict([row]))");
   return lines.join("\n");
 }
 
 // The lines of a dict; `written` gives the expression of a file by its name.
 function assignment(row, written) {
-  const lines = row.map((cell) => {
-    const names = (cell.files ?? []).map((file) => written(file.name));
-    const value = cell.files ? (names.length === 1 ? names[0] : `[${names.join(", ")}]`) : literal(plain(cell));
-    return `    ${literal(cell.column)}: ${value},`;
+  const lines = row.map(({ column, files, cell }) => {
+    const names = (files ?? []).map((file) => written(file.name));
+    const expression = files ? (names.length === 1 ? names[0] : `[${names.join(", ")}]`) : literal(cell);
+    return `    ${literal(column)}: ${expression},`;
   });
   return lines.length ? ["row = {", ...lines, "}"] : ["row = {}"];
 }

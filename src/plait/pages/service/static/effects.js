@@ -14,6 +14,7 @@ export class Effects {
   }
 
   hide() {
+    this.answer = null;
     this.host.hidden = true;
     this.host.replaceChildren();
   }
@@ -40,10 +41,10 @@ export class Effects {
   }
 
   line(subset) {
-    subset.result = element("div", { class: "effect" });
+    subset.effect = element("div", { class: "effect" });
     subset.button = element("button", { type: "button", class: "quiet", onclick: () => this.compute([subset], subset.button) }, t("effects.compute"));
     subset.button.setAttribute("aria-label", `${t("effects.compute")}: ${subset.words}`);
-    subset.row = element("li", {}, element("span", { class: "without" }, subset.words), subset.result, subset.button);
+    subset.row = element("li", {}, element("span", { class: "without" }, subset.words), subset.effect, subset.button);
     return subset.row;
   }
 
@@ -58,12 +59,13 @@ export class Effects {
       });
     } catch (error) {
       button.disabled = false;
-      this.failed(error);
+      if (this.answer === before) this.failed(error);
       return;
     }
     button.disabled = false;
+    if (this.answer !== before) return; // the lines belong to an answer that is gone
     if (subsets.length > 1) this.sort(subsets);
-    else say(`${subsets[0].words}: ${subsets[0].result.textContent}`);
+    else say(`${subsets[0].words}: ${subsets[0].effect.textContent}`);
   }
 
   // Put the largest changes first.
@@ -82,7 +84,7 @@ export class Effects {
       if (facts.answers.length > 1) line.prepend(element("span", { class: "of-target" }, target.target));
       return line;
     });
-    subset.result.replaceChildren(...lines);
+    subset.effect.replaceChildren(...lines);
     subset.button.hidden = true;
     return largest;
   }

@@ -9,13 +9,14 @@ const NUMBER = /^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$/;
 export class Form {
   constructor(root) {
     this.root = root;
-    this.fields = [...root.querySelectorAll(".field")].map((part) => {
-      return part.dataset.media ? new MediaField(part, this) : new PlainField(part, this);
+    this.changes = 0; // so many times the row became another one
+    this.fields = [...root.querySelectorAll(".field")].map((field) => {
+      return field.dataset.media ? new MediaField(field, this) : new PlainField(field, this);
     });
     this.byColumn = new Map(this.fields.map((field) => [field.column, field]));
   }
 
-  // The fields that are part of the row.
+  // The fields whose cells belong to the row.
   get used() {
     return this.fields.filter((field) => field.isUsed);
   }
@@ -24,13 +25,15 @@ export class Form {
     return this.used.reduce((sum, field) => sum + field.bytes, 0);
   }
 
-  // The row as JSON has it, without the columns that are left out besides. Files become data URIs.
-  async row(without = new Set()) {
-    const cells = [];
-    for (const field of this.used) {
-      if (!without.has(field.column)) cells.push([field.column, await field.cell()]);
-    }
-    return Object.fromEntries(cells); // a column may be called __proto__
+  // The cells of the row as they are now: {column, files} or {column, cell}.
+  get cells() {
+    return this.used.map(({ column, files, cell }) => ({ column, files, cell }));
+  }
+
+  // The row of this moment as JSON has it, in which files are data URIs.
+  async row() {
+    const pairs = this.cells.map(async ({ column, files, cell }) => [column, files ? await encoded(column, files) : cell]);
+    return Object.fromEntries(await Promise.all(pairs)); // a column may be called __proto__
   }
 
   clear() {
@@ -43,19 +46,20 @@ export class Form {
   }
 
   changed() {
+    this.changes++;
     this.root.dispatchEvent(new CustomEvent("rowchange", { bubbles: true }));
   }
 }
 
 class Field {
-  constructor(part, form) {
-    this.part = part;
+  constructor(root, form) {
+    this.root = root;
     this.form = form;
-    this.column = part.dataset.column;
-    this.kind = part.dataset.kind;
-    this.name = part.querySelector(".name");
-    this.error = part.querySelector(".error");
-    this.leaveOut = part.querySelector(".leave-out");
+    this.column = root.dataset.column;
+    this.kind = root.dataset.kind;
+    this.name = root.querySelector(".name");
+    this.error = root.querySelector(".error");
+    this.leaveOut = root.querySelector(".leave-out");
     this.leaveOut.addEventListener("click", () => this.toggle(!this.isLeftOut));
   }
 
@@ -75,7 +79,7 @@ class Field {
   setLeftOut(out) {
     this.leaveOut.setAttribute("aria-pressed", String(out));
     this.leaveOut.textContent = out ? t("left_out") : t("leave_out");
-    this.part.classList.toggle("is-left-out", out);
+    this.root.classList.toggle("is-left-out", out);
     if (out) this.showError("");
   }
 
@@ -84,7 +88,7 @@ class Field {
     this.setLeftOut(false);
     this.showError("");
     this.leaveOut.hidden = !this.isFilled;
-    this.part.classList.toggle("is-filled", this.isFilled);
+    this.root.classList.toggle("is-filled", this.isFilled);
   }
 
   changed() {
@@ -95,14 +99,14 @@ class Field {
   showError(problem) {
     this.error.replaceChildren();
     this.error.hidden = !problem;
-    this.part.classList.toggle("is-wrong", Boolean(problem));
+    this.root.classList.toggle("is-wrong", Boolean(problem));
     const hint = `${this.input.id}-hint`;
     if (!problem) {
       this.input.removeAttribute("aria-invalid");
       this.input.setAttribute("aria-describedby", hint);
       return;
     }
-    this.part.hidden = false; // a filter may have hidden it
+    this.root.hidden = false; // a filter may have hidden it
     this.input.setAttribute("aria-invalid", "true");
     this.input.setAttribute("aria-describedby", `${this.error.id} ${hint}`);
     this.error.append(element("span", {}, problem));
@@ -114,10 +118,10 @@ class Field {
 }
 
 class PlainField extends Field {
-  constructor(part, form) {
-    super(part, form);
-    this.input = part.querySelector("textarea, input");
-    this.buttons = [...part.querySelectorAll(".value")];
+  constructor(root, form) {
+    super(root, form);
+    this.input = root.querySelector("textarea, input");
+    this.buttons = [...root.querySelectorAll(".value")];
     this.input.addEventListener("input", () => this.changed());
     for (const button of this.buttons) {
       button.addEventListener("click", () => {
@@ -137,21 +141,21 @@ class PlainField extends Field {
     return this.input.value.length;
   }
 
-  async cell() {
-    const text = this.input.value;
+  // The cell as JSON has it.
+  get cell() {
+    const text = this.text;
     // A plain number means the same in every table. Any other text is read as the table writes numbers.
-    if (this.kind === "number" && NUMBER.test(text)) return Number(text);
-    if (this.kind === "vector") return vector(text);
+    if (this.kind === "number") return numberIn(text) ?? text;
+    if (this.kind === "vector") return vectorIn(text) ?? text;
     return text;
   }
 
-  // The cell as a form has it.
   get text() {
     return this.input.value;
   }
 
-  fill(value) {
-    let text = Array.isArray(value) ? value.join(", ") : String(value);
+  fill(cell) {
+    let text = Array.isArray(cell) ? cell.join(", ") : String(cell);
     if (this.kind === "date") text = text.slice(0, 10);
     if (this.kind === "datetime") text = text.length === 10 ? `${text}T00:00:00` : text.slice(0, 19);
     this.input.value = text;
@@ -171,20 +175,26 @@ class PlainField extends Field {
   }
 }
 
-function vector(text) {
-  const parts = text.replace(/[[\]]/g, " ").trim().split(/[\s,;]+/);
-  return parts.every((part) => NUMBER.test(part)) ? parts.map(Number) : text;
+// Return the number that a text writes; null for any other text, and for numbers that JSON cannot hold.
+function numberIn(text) {
+  return NUMBER.test(text) && Number.isFinite(Number(text)) ? Number(text) : null;
+}
+
+// Return the numbers that a text writes, with or without brackets; null for any other text.
+function vectorIn(text) {
+  const entries = text.replace(/[[\]]/g, " ").trim().split(/[\s,;]+/).map(numberIn);
+  return entries.includes(null) ? null : entries;
 }
 
 class MediaField extends Field {
-  constructor(part, form) {
-    super(part, form);
+  constructor(root, form) {
+    super(root, form);
     this.files = [];
-    this.several = "several" in part.dataset;
-    this.family = part.dataset.media.split("/")[0];
-    this.input = part.querySelector(".file");
-    this.drop = part.querySelector(".drop");
-    this.previews = part.querySelector(".previews");
+    this.several = "several" in root.dataset;
+    this.family = root.dataset.media.split("/")[0];
+    this.input = root.querySelector(".file");
+    this.drop = root.querySelector(".drop");
+    this.previews = root.querySelector(".previews");
     this.input.addEventListener("change", () => this.take(this.input));
     this.addDrop();
     this.addCapture();
@@ -197,17 +207,6 @@ class MediaField extends Field {
 
   get bytes() {
     return this.files.reduce((sum, file) => sum + Math.ceil(file.size / 3) * 4, 0);
-  }
-
-  async cell() {
-    try {
-      const cells = await Promise.all(this.files.map(dataURI));
-      return cells.length === 1 ? cells[0] : cells;
-    } catch {
-      // The file was moved or changed after it was chosen.
-      const problem = t("media.unreadable");
-      throw new Refused(problem, 0, [{ column: this.column, problem }]);
-    }
   }
 
   // Whether files of a type belong here. A container of video may hold sound alone.
@@ -253,13 +252,13 @@ class MediaField extends Field {
 
   show() {
     for (const shown of this.previews.querySelectorAll("[src]")) URL.revokeObjectURL(shown.src);
-    this.previews.replaceChildren(...this.files.map((file, place) => this.preview(file, place)));
+    this.previews.replaceChildren(...this.files.map((file) => this.preview(file)));
   }
 
-  preview(file, place) {
+  preview(file) {
     const remove = element("button", { type: "button", class: "remove", "aria-label": t("media.remove", { file: file.name }) }, "×");
     remove.addEventListener("click", () => {
-      this.files.splice(place, 1);
+      this.files = this.files.filter((other) => other !== file);
       this.show();
       this.changed();
       this.input.focus();
@@ -287,8 +286,8 @@ class MediaField extends Field {
   // Phones open their camera for an input with `capture`. Elsewhere, and for sound and video where the browser
   // allows it, the page records.
   addCapture() {
-    const button = this.part.querySelector(".record");
-    const capture = this.part.querySelector(".capture");
+    const button = this.root.querySelector(".record");
+    const capture = this.root.querySelector(".capture");
     const isPhone = matchMedia("(pointer: coarse)").matches;
     const byPhone = isPhone && (this.family === "image" || !canRecord());
     if (!byPhone && !canRecord()) return;
@@ -301,7 +300,7 @@ class MediaField extends Field {
     this.showError("");
     button.disabled = true;
     try {
-      const file = await record(this.family, this.part.querySelector(".recorder"));
+      const file = await record(this.family, this.root.querySelector(".recorder"));
       if (file) this.add([file]);
     } catch {
       this.showError(t("record.denied"));
@@ -312,7 +311,7 @@ class MediaField extends Field {
   }
 
   addPaste() {
-    const button = this.part.querySelector(".paste");
+    const button = this.root.querySelector(".paste");
     if (!button || !navigator.clipboard?.read) return;
     button.hidden = false;
     button.addEventListener("click", async () => {
@@ -328,9 +327,9 @@ class MediaField extends Field {
 }
 
 async function clipboardImage() {
-  for (const item of await navigator.clipboard.read()) {
-    const type = item.types.find((name) => name.startsWith("image/"));
-    if (type) return new File([await item.getType(type)], `pasted.${type.split("/")[1]}`, { type });
+  for (const entry of await navigator.clipboard.read()) {
+    const type = entry.types.find((name) => name.startsWith("image/"));
+    if (type) return new File([await entry.getType(type)], `pasted.${type.split("/")[1]}`, { type });
   }
   return null;
 }
@@ -341,6 +340,18 @@ export function player(url, family, name) {
   if (family === "image") return element("img", { src: url, alt: name, onerror: unable });
   const tag = family === "video" ? "video" : "audio";
   return element(tag, { src: url, controls: true, preload: "metadata", playsinline: true, "aria-label": name, onerror: unable });
+}
+
+// Return the files of a cell as JSON has them: a data URI, or a list. Raises `Refused` if one is gone.
+async function encoded(column, files) {
+  try {
+    const uris = await Promise.all(files.map(dataURI));
+    return uris.length === 1 ? uris[0] : uris;
+  } catch {
+    // The file was moved or changed after it was chosen.
+    const problem = t("media.unreadable");
+    throw new Refused(problem, 0, [{ column, problem }]);
+  }
 }
 
 function dataURI(file) {

@@ -6,6 +6,8 @@ import { Refused, post } from "./client.js";
 import { Effects } from "./effects.js";
 import * as examples from "./examples.js";
 import { Form } from "./fields.js";
+import * as languages from "./languages.js";
+import { Latest } from "./latest.js";
 import { Search } from "./search.js";
 import { element, facts, number, say, t } from "./text.js";
 
@@ -14,11 +16,11 @@ const query = document.getElementById("query") && new Form(document.getElementBy
 const answer = document.getElementById("answer");
 
 addTheme();
-if (row) keepOverLanguages();
 if (row) addPrediction();
 if (query) new Search(query, showErrors);
 addTabs();
 addFiles();
+if (row) languages.keep(row);
 
 // ---------------------------------------------------------------- colours
 
@@ -40,26 +42,6 @@ function addTheme() {
     show();
   });
   show();
-}
-
-// ---------------------------------------------------------------- languages
-
-// Another language is another page: take along what is typed, and the tab. Files have to be chosen again.
-function keepOverLanguages() {
-  const name = "plait-row";
-  try {
-    for (const [column, text] of JSON.parse(sessionStorage.getItem(name) ?? "[]")) row.byColumn.get(column)?.fill(text);
-    sessionStorage.removeItem(name);
-  } catch {
-    return; // without storage there is nothing to take along
-  }
-  for (const link of document.querySelectorAll(".settings a")) {
-    link.addEventListener("click", () => {
-      const typed = row.fields.filter((field) => !field.family && field.isFilled);
-      sessionStorage.setItem(name, JSON.stringify(typed.map((field) => [field.column, field.text])));
-      link.hash = location.hash;
-    });
-  }
 }
 
 // ---------------------------------------------------------------- tabs
@@ -87,6 +69,11 @@ function addTabs() {
       next.focus();
     });
   }
+  // The calls are those of the row, which may be filled in while they are shown.
+  document.addEventListener("rowchange", () => {
+    const shown = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
+    if (shown.dataset.tab === "api") select(shown, false);
+  });
   const asked = tabs.find((tab) => `#${tab.dataset.tab}` === location.hash);
   select(asked ?? tabs[0], false);
 }
@@ -98,8 +85,8 @@ function addFiles() {
   const place = (files) => {
     const form = [row, query].find((candidate) => candidate && candidate.root.offsetParent);
     if (!form || !files.length) return;
-    const fitting = form.fields.filter((field) => field.family && !field.part.hidden && field.takes(files[0]));
-    const active = fitting.find((field) => field.part.contains(document.activeElement));
+    const fitting = form.fields.filter((field) => field.family && !field.root.hidden && field.takes(files[0]));
+    const active = fitting.find((field) => field.root.contains(document.activeElement));
     const field = active ?? fitting.find((candidate) => !candidate.isFilled) ?? fitting[0];
     if (field) field.add(files);
     else say(t("media.no_column", { type: files[0].type || t("media.unknown_type") }));
@@ -122,11 +109,13 @@ function addFiles() {
 
 function addPrediction() {
   const effects = new Effects(document.getElementById("effects"), row, (error) => showErrors(error, row, answer));
+  const requests = new Latest();
   let example = null; // that the row is, unless it was changed
-  let asked = 0;
 
   const predict = async () => {
-    const ticket = ++asked;
+    const isLatest = requests.begin();
+    const { changes } = row;
+    const source = example;
     row.clearErrors();
     answer.setAttribute("aria-busy", "true");
     say(t("predicting"));
@@ -134,17 +123,23 @@ function addPrediction() {
       checkSize(row);
       const cells = await row.row();
       const { answers: [predicted], warnings } = await post("predict", JSON.stringify(cells));
-      if (ticket !== asked) return; // a later request is on its way
-      answer.replaceChildren(...notices(cells, warnings), ...answers.shown(predicted, example));
-      effects.offer(predicted);
-      say([answers.spoken(predicted), ...warnings].join(". "));
-      reveal();
+      if (!isLatest()) return;
+      answer.replaceChildren(...notices(cells, warnings), ...answers.shown(predicted, source));
+      settle();
+      const words = [answers.spoken(predicted), ...warnings];
+      if (row.changes === changes) {
+        effects.offer(predicted);
+        reveal();
+      } else {
+        outdate(predict); // the row was changed while the request was under way
+        words.push(t("answer.stale"));
+      }
+      say(words.join(". "));
     } catch (error) {
+      if (!isLatest()) return;
       effects.hide();
-      showErrors(error, row, answer);
-    } finally {
-      answer.removeAttribute("aria-busy");
-      answer.classList.remove("is-stale");
+      settle();
+      showErrors(error, row, answer, row.changes === changes);
     }
   };
 
@@ -161,10 +156,10 @@ function addPrediction() {
     effects.hide();
   });
   document.getElementById("clear").addEventListener("click", () => {
-    asked++;
+    requests.drop();
     row.clear();
     answer.replaceChildren(element("p", { class: "muted" }, t("answer.empty")));
-    answer.classList.remove("is-stale");
+    settle();
     row.fields[0]?.input.focus();
   });
   examples.offer(row, (filled) => {
@@ -172,6 +167,12 @@ function addPrediction() {
     predict();
   });
   if (document.getElementById("filter")) addFilter();
+}
+
+// The answer's place shows what was asked for last.
+function settle() {
+  answer.removeAttribute("aria-busy");
+  answer.classList.remove("is-stale");
 }
 
 // Say that the answer is not that of the inputs any more.
@@ -210,11 +211,12 @@ function checkSize(form) {
   throw new Refused(problem, 413, [{ column: largest.column, problem }]);
 }
 
-// Show why a request failed, at the columns that it names; the first of them gets the focus.
-function showErrors(error, form, host) {
+// Show why a request failed, at the columns that it names; the first of them gets the focus. If the row is not
+// that of the request any more, no column is marked: what is wrong may be gone, and somebody may be typing.
+function showErrors(error, form, host, isSameRow = true) {
   if (!(error instanceof Refused)) throw error;
   const marked = [];
-  for (const { column, problem } of error.cells) {
+  for (const { column, problem } of isSameRow ? error.cells : []) {
     const field = form.byColumn.get(column);
     if (!field) continue;
     field.showError(problem);
@@ -235,13 +237,13 @@ function showErrors(error, form, host) {
 function addFilter() {
   const filter = document.getElementById("filter");
   const only = document.getElementById("only-filled");
-  const plain = row.fields.filter((field) => field.part.classList.contains("plain"));
+  const plain = row.fields.filter((field) => field.root.classList.contains("plain"));
   const apply = () => {
     const words = filter.value.trim().toLowerCase();
     let count = 0;
     for (const field of plain) {
       const fits = field.column.toLowerCase().includes(words) && (!only.checked || field.isFilled);
-      field.part.hidden = !fits;
+      field.root.hidden = !fits;
       count += fits;
     }
     document.getElementById("filtered").textContent = t("inputs.filtered", { shown: count, all: plain.length });

@@ -2,17 +2,17 @@
 
 export const facts = JSON.parse(document.getElementById("facts").textContent);
 
-export function t(key, values = {}) {
-  return facts.messages[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+export function t(key, words = {}) {
+  return facts.messages[key].replace(/\{(\w+)\}/g, (_, name) => String(words[name]));
 }
 
 const formats = new Map();
 
-export function number(value, digits = 4) {
+export function number(amount, digits = 4) {
   if (!formats.has(digits)) {
     formats.set(digits, new Intl.NumberFormat(facts.language, { maximumSignificantDigits: digits }));
   }
-  return formats.get(digits).format(value);
+  return formats.get(digits).format(amount);
 }
 
 // Rounding must not turn what is nearly sure into certainty.
@@ -25,10 +25,10 @@ export function probability(p) {
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+  for (const [name, setting] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), setting);
+    else if (setting === true) made.setAttribute(name, "");
+    else if (setting !== false && setting !== null && setting !== undefined) made.setAttribute(name, setting);
   }
   made.append(...children);
   return made;
