@@ -165,12 +165,12 @@ def _add_embed(app: FastAPI, service: Service) -> None:
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
-    found = openapi.lists(rows={"type": "object"}, files={"type": "object"})
+    rows_and_files = openapi.lists(rows={"type": "object"}, files={"type": "object"})
 
     @app.post(
         "/search",
         summary="Find the rows of the index that match a query best",
-        responses={**openapi.responses(service, found), 404: openapi.refused("there is no index")},
+        responses={**openapi.responses(service, rows_and_files), 404: openapi.refused("there is no index")},
         openapi_extra=openapi.request_body(service, one=True),
     )
     async def search(

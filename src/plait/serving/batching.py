@@ -24,7 +24,7 @@ from plait.api.model import Model
 from plait.errors import PlaitError
 from plait.media.cell import Cell
 from plait.serving.decoding import Decoder, Key
-from plait.serving.inputs import Part
+from plait.serving.inputs import RowGroup
 from plait.serving.limits import Limits
 from plait.serving.metrics import Metrics
 from plait.serving.refusals import Refusal
@@ -142,11 +142,11 @@ class Batcher:
     def _answer(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Job]) -> None:
         """Answer a batch, in the model's thread. If that fails, answer each request by itself."""
         try:
-            results: list[Answered | Refusal] = [*self._answered(batch)]
+            outcomes: list[Answered | Refusal] = [*self._answered(batch)]
         except Exception:  # whatever one request makes fail must not fail the others
-            results = [self._alone(job) for job in batch]
-        for job, result in zip(batch, results, strict=True):
-            loop.call_soon_threadsafe(_deliver, job.future, result)
+            outcomes = [self._alone(job) for job in batch]
+        for job, outcome in zip(batch, outcomes, strict=True):
+            loop.call_soon_threadsafe(_deliver, job.future, outcome)
 
     def _alone(self, job: _Job) -> Answered | Refusal:
         try:
@@ -174,21 +174,21 @@ class Batcher:
         return _shared_out(answers, problems, [len(job.table) for job in batch])
 
 
-def joined(parts: Sequence[Part], answered: Sequence[Answered], ids: Sequence[str]) -> Answered:
-    """Return the answers to parts of a request as those to the request, in the order of its rows.
+def joined(row_groups: Sequence[RowGroup], answered: Sequence[Answered], ids: Sequence[str]) -> Answered:
+    """Return the answers to groups of a request's rows as those to the request, in the order of its rows.
 
     `ids` are the id columns, which come as they were sent: those of several kinds become texts.
     """
-    if len(parts) == 1:
+    if len(row_groups) == 1:
         return answered[0]
     problems = []
     numbers: list[int] = []
-    for part, of_part in zip(parts, answered, strict=True):
-        problems += part.located(of_part.problems)
-        numbers += part.numbers
+    for group, of_group in zip(row_groups, answered, strict=True):
+        problems += group.located(of_group.problems)
+        numbers += group.numbers
     problems.sort(key=lambda problem: problem.row)
 
-    tables = [of_part.answers for of_part in answered]
+    tables = [of_group.answers for of_group in answered]
     for name in ids:
         kinds = {table.schema.field(name).type for table in tables if name in table.column_names}
         if len(kinds - {pa.null()}) > 1:
@@ -220,11 +220,11 @@ def _shared_out(answers: pa.Table, problems: Sequence[Problem], counts: Sequence
     return shares
 
 
-def _deliver(future: asyncio.Future[Answered], result: Answered | Refusal) -> None:
+def _deliver(future: asyncio.Future[Answered], outcome: Answered | Refusal) -> None:
     """Give a request its answer, unless it has been given up."""
     if future.done():
         return
-    if isinstance(result, Refusal):
-        future.set_exception(result)
+    if isinstance(outcome, Refusal):
+        future.set_exception(outcome)
     else:
-        future.set_result(result)
+        future.set_result(outcome)

@@ -61,12 +61,12 @@ def parse_json(text: bytes | bytearray) -> object:
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise Refusal(413, f"expected JSON of at most {MOST_VALUES:,} values")
     try:
-        value: object = from_json(text, allow_inf_nan=False)
+        parsed: object = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         place = re.search(r"line \d+ column \d+", str(error))
         where = f" at {place[0]}" if place else ""
         raise Refusal(400, f"expected JSON; it is broken, no UTF-8 or nested too deeply{where}") from None
-    return value
+    return parsed
 
 
 class _InMemory(MultiPartParser):

@@ -44,7 +44,7 @@ def check_condition(where: str, columns: Collection[str]) -> None:
             allowed = ", ".join(FUNCTIONS)
             raise Refusal(422, f"where: the function '{name[:40]}' is not allowed; these are: {allowed}")
     names += [name for name in NAME.findall(bare) if name.lower() not in WORDS + FUNCTIONS]
-    known = {column.lower() for column in columns}
+    allowed_names = {column.lower() for column in columns}
     for name in names:
-        if name.lower() not in known:
+        if name.lower() not in allowed_names:
             raise Refusal(422, f"where: no column '{name[:40]}': {nearest(name[:40], columns)}")

@@ -76,7 +76,7 @@ def _cell_schema(schema: JSON, several: bool) -> JSON:
 
 
 @dataclass(frozen=True)
-class Part:
+class RowGroup:
     """Rows of a request whose cells are of the same kinds: their numbers, and the typed table of them."""
 
     numbers: list[int]
@@ -98,7 +98,7 @@ class Reader:
         self.others = [name for name in dict.fromkeys(names) if name not in self.inputs]
         self._limits = limits
 
-    def read(self, rows: Sequence[Mapping[str, object]]) -> list[Part]:
+    def read(self, rows: Sequence[Mapping[str, object]]) -> list[RowGroup]:
         """Return rows as typed tables with all inputs.
 
         Rows are together only where their cells are of the same kinds, so that none changes how another is
@@ -121,15 +121,17 @@ class Reader:
                     bad[number][name] = error.reason
             _add_to_group(groups, number, cells[number])
 
-        parts = []
+        row_groups = []
         for _, numbers in groups or [({}, [])]:
             table = self._table([cells[number] for number in numbers], [rows[number] for number in numbers])
-            of_part: dict[str, dict[int, str]] = {name: dict(table.bad.get(name, {})) for name in self.inputs}
+            of_group: dict[str, dict[int, str]] = {
+                name: dict(table.bad.get(name, {})) for name in self.inputs
+            }
             for place, number in enumerate(numbers):
                 for name, reason in bad[number].items():
-                    of_part.setdefault(name, {})[place] = reason
-            parts.append(Part(numbers, replace(table, bad=of_part)))
-        return parts
+                    of_group.setdefault(name, {})[place] = reason
+            row_groups.append(RowGroup(numbers, replace(table, bad=of_group)))
+        return row_groups
 
     def _table(self, cells: Sequence[dict[str, object]], rows: Sequence[Mapping[str, object]]) -> Table:
         """Return cells as a typed table. `rows` are those of the request, which say what is lacking."""

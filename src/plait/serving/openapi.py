@@ -50,17 +50,17 @@ REASONS = {
 def row(service: Service) -> JSON:
     """Return the JSON Schema of a row of a request."""
     properties: JSON = {}
-    for name, known in service.reader.inputs.items():
-        properties[name] = {**known.schema, "description": described(known)}
+    for name, column in service.reader.inputs.items():
+        properties[name] = {**column.schema, "description": described(column)}
     for name in service.reader.others:
         properties[name] = {"description": "not read; ids come back beside the answers"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def described(known: Input) -> str:
+def described(column: Input) -> str:
     """Say what a column is, and what the training rows had in it."""
-    sentences = [known.modality]
-    training = known.schema.get("x-training")
+    sentences = [column.modality]
+    training = column.schema.get("x-training")
     if isinstance(training, Mapping):
         low, median, high = training.get("low"), training.get("median"), training.get("high")
         if low is not None:
@@ -70,8 +70,8 @@ def described(known: Input) -> str:
         if isinstance(values, Sequence):
             shown = ", ".join(map(str, values[:8]))
             sentences.append(f"in training {shown}{', ...' if len(values) > 8 else ''}")
-    if known.missing:
-        sentences.append(f"missing in {known.missing:.2g} of the training rows")
+    if column.missing:
+        sentences.append(f"missing in {column.missing:.2g} of the training rows")
     return "; ".join(sentences)
 
 
@@ -101,16 +101,16 @@ def request_body(service: Service, one: bool = False) -> JSON:
 def _form(service: Service) -> JSON:
     """Return the JSON Schema of a row as a form: files are uploads, all else is text."""
     properties: JSON = {}
-    for name, known in service.reader.inputs.items():
-        cell: JSON = {"type": "string", "description": described(known)}
-        if known.media:
-            cell |= {"format": "binary", "contentMediaType": _media_type(known)}
-        properties[name] = {"type": "array", "items": cell} if known.several else cell
+    for name, column in service.reader.inputs.items():
+        cell: JSON = {"type": "string", "description": described(column)}
+        if column.media:
+            cell |= {"format": "binary", "contentMediaType": _media_type(column)}
+        properties[name] = {"type": "array", "items": cell} if column.several else cell
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _media_type(known: Input) -> str:
-    text = json.dumps(known.schema)
+def _media_type(column: Input) -> str:
+    text = json.dumps(column.schema)
     for kind in MEDIA:
         if kind in text:
             return kind
@@ -172,16 +172,16 @@ def lists(**items: JSON) -> JSON:
 def description(service: Service) -> JSON:
     """Return what `/schema` says of the model: its inputs, answers, scores and examples."""
     inputs = []
-    for known in service.reader.inputs.values():
+    for column in service.reader.inputs.values():
         inputs.append(
             {
-                "name": known.name,
-                "modality": known.modality,
-                "description": described(known),
-                "schema": known.schema,
-                "media": _media_type(known) if known.media else None,
-                "several": known.several,
-                "missing": known.missing,
+                "name": column.name,
+                "modality": column.modality,
+                "description": described(column),
+                "schema": column.schema,
+                "media": _media_type(column) if column.media else None,
+                "several": column.several,
+                "missing": column.missing,
             }
         )
     return {

@@ -96,9 +96,9 @@ class Service:
             await self.answer(rows)
             return
         alignment = next(iter(self.model.alignments))
-        for part in await asyncio.to_thread(self.reader.read, rows):
-            cells = await self._decoder.decode(part.table)
-            embed = partial(self.model.embed, part.table.data, alignment=alignment)
+        for group in await asyncio.to_thread(self.reader.read, rows):
+            cells = await self._decoder.decode(group.table)
+            embed = partial(self.model.embed, group.table.data, alignment=alignment)
             await self._batcher.call(embed, cells)
 
     async def predict(self, rows: Rows, strict: bool = True) -> JSON:
@@ -115,24 +115,24 @@ class Service:
     async def answer(self, rows: Rows) -> Answered:
         """Answer rows, however long it takes; a cell that cannot be read is missing. Raises `Refusal`."""
         with self._batcher.coming():
-            parts = await asyncio.to_thread(self.reader.read, rows)
-            cells = [await self._decoder.decode(part.table) for part in parts]
+            row_groups = await asyncio.to_thread(self.reader.read, rows)
+            cells = [await self._decoder.decode(group.table) for group in row_groups]
         waiting = []
-        for part, cells_of_part in zip(parts, cells, strict=True):
-            waiting.append(self._batcher.answer(part.table, cells_of_part))
-        answered = joined(parts, await asyncio.gather(*waiting), self.model.schema.of("id"))
+        for group, cells_of_group in zip(row_groups, cells, strict=True):
+            waiting.append(self._batcher.answer(group.table, cells_of_group))
+        answered = joined(row_groups, await asyncio.gather(*waiting), self.model.schema.of("id"))
         answered.problems = self._by_column(answered.problems)
         self._count(answered.problems)
-        for part in parts:
-            answered.warnings += self.model.unseen(part.table)
+        for group in row_groups:
+            answered.warnings += self.model.unseen(group.table)
         return answered
 
     async def embed(self, rows: Rows, column: str | None, alignment: str | None) -> JSON:
         """Return a vector for each row. Raises `Refusal`."""
         embed = partial(self.model.embed, column=column, alignment=alignment)
         vectors: list[list[float]] = [[]] * len(rows)
-        for numbers, part in await self._called(rows, embed):
-            for number, vector in zip(numbers, part.tolist(), strict=True):
+        for numbers, group in await self._called(rows, embed):
+            for number, vector in zip(numbers, group.tolist(), strict=True):
                 vectors[number] = vector
         return {"embeddings": vectors}
 
@@ -189,27 +189,27 @@ class Service:
             return self.model.classify(table, labels, column, templates, threshold, text, alignment=alignment)
 
         answers: list[JSON] = [{}] * len(rows)
-        for numbers, part in await self._called(rows, classify):
-            for number, answer in zip(numbers, as_rows(part), strict=True):
+        for numbers, group in await self._called(rows, classify):
+            for number, answer in zip(numbers, as_rows(group), strict=True):
                 answers[number] = answer
         return {"answers": answers}
 
     async def _called(self, rows: Rows, function: Callable[[pa.Table], T]) -> list[tuple[list[int], T]]:
-        """Decode the files of rows, and run something with each part of them in the model's thread.
+        """Decode the files of rows, and run something with each group of them in the model's thread.
 
-        Return the numbers of the rows of each part, and what came of it. Raises `Refusal`.
+        Return the numbers of the rows of each group, and what came of it. Raises `Refusal`.
         """
         async with self._in_time():
-            results = []
-            for part in await asyncio.to_thread(self.reader.read, rows):
-                cells = await self._decoder.decode(part.table)
-                problems = part.located(self._decoder.problems(part.table, cells))
+            of_groups = []
+            for group in await asyncio.to_thread(self.reader.read, rows):
+                cells = await self._decoder.decode(group.table)
+                problems = group.located(self._decoder.problems(group.table, cells))
                 if problems:
                     self._count(problems)
                     raise unreadable(problems)
-                called = await self._batcher.call(partial(function, part.table.data), cells)
-                results.append((part.numbers, called))
-            return results
+                called = await self._batcher.call(partial(function, group.table.data), cells)
+                of_groups.append((group.numbers, called))
+            return of_groups
 
     def _by_column(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return problems by the columns of the request: a video has frames and sound from one cell."""

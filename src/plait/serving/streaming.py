@@ -216,10 +216,10 @@ async def _answered_lines(upload: Upload, service: Service) -> AsyncIterator[byt
 def _parsed(line: bytes) -> Mapping[str, object] | Refusal:
     """Return the row of a line, or why it is none."""
     try:
-        value = parse_json(line)
-        if not isinstance(value, Mapping):
+        parsed = parse_json(line)
+        if not isinstance(parsed, Mapping):
             raise Refusal(422, "expected an object of columns and cells")
-        return value
+        return parsed
     except Refusal as refusal:
         return refusal
 
