@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from urllib.parse import urlsplit
 
 import numpy as np
+
+
+# requests to draw from, or what makes one
+Requests = Sequence[bytes] | Callable[[random.Random], bytes]
 
 
 @dataclass
@@ -62,7 +66,7 @@ def form(fields: dict[str, str | bytes], path: str = "/predict", host: str = "lo
 
 def ask(
     address: str,
-    requests: Sequence[bytes],
+    requests: Requests,
     clients: int,
     seconds: float = 0.0,
     total: int = 0,
@@ -71,14 +75,14 @@ def ask(
 ) -> Answers:
     """Have clients send requests, one after the other each, for so many seconds or until `total` are sent.
 
-    Each request is drawn from `requests`. A client pauses `pause` seconds, of random length, between two.
+    Each request is drawn from `requests`, or made by it. A client pauses `pause` seconds, of random length, between two.
     """
     return asyncio.run(_ask(address, requests, clients, seconds, total, pause, timeout))
 
 
 async def _ask(
     address: str,
-    requests: Sequence[bytes],
+    requests: Requests,
     clients: int,
     seconds: float,
     total: int,
@@ -103,7 +107,8 @@ async def _ask(
                     if connection is None:
                         parts = urlsplit(address)
                         connection = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 24)
-                    status = await _exchange(*connection, rng.choice(requests))
+                    request = requests(rng) if callable(requests) else rng.choice(requests)
+                    status = await _exchange(*connection, request)
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 status = 0
             if status == 0 and connection is not None:

@@ -16,6 +16,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ class Sizes(NamedTuple):
 
 FULL, QUICK = Sizes((1, 8, 64), 2000, 15.0, 100_000), Sizes((1, 4), 20, 0.5, 100)
 SIDE = 224  # pixels of an uploaded image
+MOST_GROWTH = 50  # megabytes, after the first quarter of the requests
 LATENCY = 2.0  # seconds: the bound of the overloaded service
 
 
@@ -205,18 +207,28 @@ def overload(run: Path, sizes: Sizes) -> str:
 
 
 def growth(run: Path, sizes: Sizes) -> str:
-    """Measure the memory of the service over many requests of an image and a text."""
+    """Measure the memory of the service over many requests, each with an image and a text that are new."""
     files = images(64, 32)
-    requests = [form({"picture": files[n % 64], "sentence": f"Stamp {n}."}) for n in range(sizes.requests)]
+
+    def request(rng: random.Random) -> bytes:
+        """Return a request that was not sent before: bytes behind a JPEG's end change its content alone."""
+        number = rng.getrandbits(64)
+        content = files[number % 64] + number.to_bytes(8, "little")
+        return form({"picture": content, "sentence": f"Stamp {number}."})
+
     port = free_port()
     lines: list[list[object]] = []
-    with running([*plait_server(run, port), "--cache", "256"], port) as (address, process):
+    megabytes: list[float] = []
+    with running([*plait_server(run, port), "--cache", "16"], port) as (address, process):
         done = 0
         for share in (0.01, 0.1, 0.25, 0.5, 0.75, 1.0):
-            answers = ask(address, requests, 16, total=max(int(sizes.total * share) - done, 1))
+            answers = ask(address, request, 16, total=max(int(sizes.total * share) - done, 1))
             done += answers.count(200)
-            lines.append([f"{done:,}", f"{memory(process):.0f}", f"{answers.a_second:.0f}"])
+            megabytes.append(memory(process))
+            lines.append([f"{done:,}", f"{megabytes[-1]:.0f}", f"{answers.a_second:.0f}"])
             print(*lines[-1], flush=True)
+    grown = megabytes[-1] - megabytes[2]
+    assert grown < MOST_GROWTH, f"the memory grew by {grown:.0f} MB after the first quarter"
     return table(["requests", "megabytes", "answers a second"], lines)
 
 
