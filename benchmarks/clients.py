@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-
 # requests to draw from, or what makes one
 Requests = Sequence[bytes] | Callable[[random.Random], bytes]
 
@@ -75,7 +74,8 @@ def ask(
 ) -> Answers:
     """Have clients send requests, one after the other each, for so many seconds or until `total` are sent.
 
-    Each request is drawn from `requests`, or made by it. A client pauses `pause` seconds, of random length, between two.
+    Each request is drawn from `requests`, or made by it. Between two, a client pauses for a random time, on
+    average `pause` seconds.
     """
     return asyncio.run(_ask(address, requests, clients, seconds, total, pause, timeout))
 
