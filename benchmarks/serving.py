@@ -233,7 +233,8 @@ def growth(run: Path, sizes: Sizes) -> str:
     grown = megabytes[-1] - megabytes[2]
     verdict = "within" if grown < MOST_GROWTH else "beyond"
     text = table(["requests", "megabytes", "answers a second"], lines)
-    return f"{text}\n\nAfter the first quarter it grew by {grown:.0f} MB: {verdict} the bound of {MOST_GROWTH} MB."
+    bound = f"{verdict} the bound of {MOST_GROWTH} MB"
+    return f"{text}\n\nAfter the first quarter it grew by {grown:.0f} MB: {bound}."
 
 
 def main() -> None:
