@@ -104,7 +104,8 @@ async def _ask(
             sent = perf_counter()
             try:
                 async with asyncio.timeout(timeout):
-                    if connection is None:
+                    # A server closes connections that are idle for long, as after a long pause.
+                    if connection is None or connection[0].at_eof():
                         parts = urlsplit(address)
                         connection = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 24)
                     request = requests(rng) if callable(requests) else rng.choice(requests)
