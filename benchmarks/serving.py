@@ -5,7 +5,7 @@ send requests over loopback: each uploads a JPEG of 224 pixels, or a text, that 
 nothing is answered from a cache. "One by one" is the same service with batches of one row. LitServe serves
 the same model if it is installed (pip install litserve).
 
-Overload: requests arrive at four times the rate that the service can answer. Each must be answered within
+Overload: requests arrive at about four times the rate that the service can answer. Each must be answered within
 the bound on latency, or refused. Memory: that of the service and its workers, over many requests.
 """
 
@@ -183,25 +183,26 @@ def shown(answers: Answers) -> list[str]:
 
 
 def overload(run: Path, sizes: Sizes) -> str:
-    """Let requests arrive at four times the rate that the service can answer."""
+    """Let requests arrive at about four times the rate that the service can answer."""
     requests = [form({"picture": file}) for file in images(sizes.requests)]
     port = free_port()
     command = [*plait_server(run, port), "--latency", str(LATENCY), "--requests", "64"]
     with running(command, port) as (address, _):
         rate = ask(address, requests, 32, sizes.seconds).a_second
-        clients = 400
-        pause = clients / (4 * rate)
+        clients = 480  # the service takes 500 connections
+        pause = clients / (8 * rate)  # each also waits for its answer, for about as long
         answers = ask(address, requests, clients, sizes.seconds, pause=pause, timeout=10 * LATENCY)
         after = ask(address, requests, 1, total=20)
     sent = sum(map(len, answers.seconds.values()))
     line = [
-        f"{rate:.0f}", f"{sent / answers.duration:.0f}", answers.count(200), answers.count(429),
+        f"{rate:.0f}", f"{sent / answers.duration:.0f}", f"{sent / answers.duration / rate:.1f}x",
+        answers.count(200), answers.count(429),
         sent - answers.count(200) - answers.count(429),
         f"{answers.percentile(50):.0f} / {answers.percentile(99):.0f}",
         f"{answers.longest:.2f}", f"{after.percentile(50):.0f}",
     ]  # fmt: skip
     headers = [
-        "answers a second", "requests a second", "answered (200)", "refused (429)", "others",
+        "answers a second", "requests a second", "ratio", "answered (200)", "refused (429)", "others",
         "p50 / p99 ms of answers", "longest, s", "p50 ms afterwards",
     ]  # fmt: skip
     return table(headers, [line])
@@ -257,7 +258,7 @@ def main() -> None:
 
 SECTIONS = {
     "loads": (f"Rates and times, {FULL.seconds:g} s each", loads),
-    "overload": (f"Four times more requests than it can answer, with a bound of {LATENCY:g} s", overload),
+    "overload": (f"More requests than it can answer, with a bound of {LATENCY:g} s", overload),
     "growth": ("Memory (PSS of all processes)", growth),
 }
 
