@@ -5,8 +5,8 @@ send requests over loopback: each uploads a JPEG of 224 pixels, or a text, that 
 nothing is answered from a cache. "One by one" is the same service with batches of one row. LitServe serves
 the same model if it is installed (pip install litserve).
 
-Overload: requests arrive at about four times the rate that the service can answer. Each must be answered within
-the bound on latency, or refused. Memory: that of the service and its workers, over many requests.
+Overload: requests arrive at about four times the rate that the service can answer. Each must be answered
+within the bound on latency, or refused. Memory: that of the service and its workers, over many requests.
 """
 
 from __future__ import annotations
