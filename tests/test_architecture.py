@@ -80,7 +80,7 @@ ASKED_FOR_ATTRIBUTES = {
 }
 
 # Modules that import plait's own modules inside functions, so that `plait --help` stays fast.
-LAZY = {"__init__", "recipe.registry", "cli.answer", "cli.learn", "cli.search", "cli.tools"}
+LAZY = {"__init__", "recipe.registry", "cli.answer", "cli.learn", "cli.search", "cli.serve", "cli.tools"}
 
 HEAVY = [
     "torch",

@@ -31,6 +31,7 @@ COMMANDS = [
     "index",
     "search",
     "classify",
+    "serve",
     "options",
     "cache",
     "demo",

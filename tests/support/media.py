@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,20 @@ import av
 import numpy as np
 import soundfile
 
+from plait.media import limits
+
 RATE = 16_000
+
+
+@contextmanager
+def within(**changes: Any) -> Iterator[None]:
+    """Set limits of files as a process that decodes the files of strangers does, for a while."""
+    before = limits.current()
+    limits.set_limits(replace(before, **changes))
+    try:
+        yield
+    finally:
+        limits.set_limits(before)
 
 
 def wave(seconds: float, hertz: float = 440.0, seed: int = 0, rate: int = RATE) -> np.ndarray:

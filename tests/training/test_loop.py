@@ -41,6 +41,8 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
     files = {f.name for f in model.folder.iterdir()}
     assert files == {
         "README.md",
+        "examples",
+        "examples.json",
         "lock",
         "log.csv",
         "metrics.json",

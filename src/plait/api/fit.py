@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.layers import parameter_count
 from plait.nn.randomness import isolated
-from plait.prediction import answers, artifact
+from plait.prediction import answers, artifact, examples
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
@@ -200,8 +201,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         # The weights are written at the very end: a crash before leaves a run that can be resumed.
         run.doing = "writing the model"
         record["seconds"] = round(time.time() - begun, 1)
-        report.write(run.folder, trained.artifact)
-        artifact.save(trained.artifact, run.folder)
+        _save(trained, table)
     messages.finish(trained, screen)
     return trained
 
@@ -383,6 +383,25 @@ def _has_labels(data: Dataset) -> bool:
     """Return whether any of these rows has a label of any target."""
     by_target = data.prepared.batch.labelled
     return any(bool(is_labelled[data.rows].any()) for is_labelled in by_target.values())
+
+
+def _save(trained: Model, table: Table) -> None:
+    """Write the report, the examples and the model into the run's folder."""
+    report.write(trained.folder, trained.artifact)
+    _keep_examples(trained.folder, trained.plan, table)
+    artifact.save(trained.artifact, trained.folder)
+
+
+def _keep_examples(folder: Path, plan: Plan, table: Table) -> None:
+    """Keep a few test rows beside the model, or validation rows where there are no others."""
+    rows = plan.split.test if len(plan.split.test) else plan.split.valid
+    places = np.linspace(0, len(rows), plan.recipe.examples, endpoint=False, dtype=int)
+    roles = ("id", "input", "target")
+    columns = [column.name for column in plan.schema if column.role in roles]
+    # The sound of a video is a column of its own, but its file is that of the video.
+    names = [name for name in columns if name in table.data.column_names]
+    kept = rows[np.unique(places)] if len(rows) else rows
+    examples.save(folder, table, kept.tolist(), names, plan.columns_of_files())
 
 
 def _labels(data: Dataset, target: str) -> Tensor:

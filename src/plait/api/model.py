@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from plait.ensemble import ensemble
 from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
+from plait.media.cell import Store
 from plait.modalities.base import modalities
 from plait.nn import device
 from plait.prediction import answers, artifact
@@ -23,7 +25,7 @@ from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
 from plait.retrieval.database import exists
 from plait.retrieval.index import About, Index
-from plait.retrieval.rows import CONTENT, content_ids, plain_columns
+from plait.retrieval.rows import CONTENT, FOLDER, content_ids, plain_columns
 from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -37,7 +39,8 @@ class Model:
     """A trained model.
 
     `folder` is where it lies, `recipe` what was asked for, `plan` what was decided, `record` its scores.
-    `network` predicts with the recipe's own network, `answering` with all members of an ensemble.
+    `network` predicts with the recipe's own network, `answering` with all members of an ensemble. `cells` is
+    the store of prepared media and embeddings; None for the user's cache on the disk.
     """
 
     def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
@@ -47,19 +50,25 @@ class Model:
         self.plan = trained.plan
         self.recipe = trained.plan.recipe
         self.schema = trained.plan.schema
+        self.cells: Store | None = None
         self._screen = Screen(quiet)
         self.network = _network(trained)
         self.answering: AnsweringTables = ensemble.load(folder, trained, self.network) or self.network
 
     def __repr__(self) -> str:
         """Say what it answers from what, how well, and where it lies."""
+        return f"<plait.Model {escaped_cell(repr(str(self.folder)))}: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """What it answers from what, and how well, in one line."""
         answers = [*self.targets]
         for name, columns in self.alignments.items():
             answers.append(f"{name} ({' ~ '.join(columns)})")
         inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
         rows = count(self.record.get("rows", {}).get("train", 0), "training row")
         facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
-        return escaped_cell(f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>")
+        return escaped_cell("; ".join(facts))
 
     def _main_scores(self) -> list[str]:
         """Return the main score of each target, on test rows, or else on validation rows."""
@@ -107,7 +116,7 @@ class Model:
         is_folder = FILES in columns and set(columns) <= set(FOLDER_COLUMNS)
         if not is_folder or FILES in self.plan.columns:
             return None
-        names = [column.name for column in self.schema]
+        names = self.plan.table_columns
         media = set()
         for name, column in self.plan.columns.items():
             if modalities.find(column.modality.name).media:
@@ -127,15 +136,16 @@ class Model:
         Raises `TableError` when none of the inputs is there.
         """
         raw = self._table(data, root)
-        table = self._typed(raw)
-        with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
-            answered, problems = answers.predict(
-                self.answering, self.schema, table, self._screen.warn, bar.advance, cells
-            )
+        answered, problems = self.answer(self.typed(raw))
         check.tell(problems, self._screen.warn)
         if not keep:
             return answered
         return answers.beside(raw.data, answered, self.schema.of("id"))
+
+    def answer(self, table: Table) -> tuple[pa.Table, list[Problem]]:
+        """Answer each row of a typed table as `predict` does. Return the cells that are problems too."""
+        with self._screen.bar("predicting", len(table)) as bar, self._store(table) as cells:
+            return answers.predict(self.answering, self.schema, table, self._screen.warn, bar.advance, cells)
 
     def embed(
         self,
@@ -150,12 +160,12 @@ class Model:
         or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
         length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
-        table = self._typed(self._table(data, root))
+        table = self.typed(self._table(data, root))
         if column is None and alignment is None and self.targets:
-            with store(self._screen, table) as cells:
+            with self._store(table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
 
-        space = Space.of(self.network, alignment)
+        space = Space.of(self.network, alignment, self.cells)
         vectors_NKD, _ = self._vectors(space, table)
         if column is not None:
             place = space.columns.index(space.gallery(column, ()))
@@ -179,13 +189,13 @@ class Model:
 
         Raises `TableError` for an index that another model made, or another alignment of this one.
         """
-        space = Space.of(self.network, alignment)
+        space = Space.of(self.network, alignment, self.cells)
         address, model = self._index_of(space, place)
         if data is None:
             return Index.open(address, model)
 
         Seal(address).check_place()
-        table = self._typed(self._table(data, root))
+        table = self.typed(self._table(data, root))
 
         # Open an index of another model before the vectors are computed: it is an error.
         opened = Index.open(address, model) if exists(address) else None
@@ -196,6 +206,7 @@ class Model:
             id_column = ids[0] if ids else None
             description = About(model, tuple(space.columns), space.task.width, id_column)
             opened = Index.create(address, description, plain.schema)
+        plain = plain.append_column(FOLDER, pa.array([str(table.root)] * len(table), pa.string()))
         if opened.about.id is None:
             plain = plain.append_column(CONTENT, content_ids(table.data))
 
@@ -231,23 +242,25 @@ class Model:
         root: str | Path | None = None,
         exact: bool = False,
         alignment: str | None = None,
+        numbered: bool = False,
     ) -> pa.Table:
         """Return the `k` rows of an index (see `index`) whose cell in `column` fits the query best.
 
         A query is a text, a file's path, or `{column: cell}` with one or more cells. The column `score` comes
         first, the larger the better, then the rows' columns. `where` is a condition on these (SQL, as in
-        "price < 10"). Large indices are searched approximately unless `exact`.
+        "price < 10"). Large indices are searched approximately unless `exact`. With `numbered` the rows'
+        numbers in the index come too, in the column `row`.
         """
-        space = Space.of(self.network, alignment)
+        space = Space.of(self.network, alignment, self.cells)
         query_KD, query_columns = space.query(query, root)
         gallery = space.gallery(column, query_columns)
         opened = index if isinstance(index, Index) else self.index(place=index, alignment=alignment)
         score = space.score(query_KD, gallery)
-        return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
+        return opened.search(space.mixed(query_KD), gallery, k, where, exact, score, numbered)
 
     def parse_query(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
-        space = Space.of(self.network, alignment)
+        space = Space.of(self.network, alignment, self.cells)
         pairs = [text.partition("=") for text in texts]
 
         # A text may hold an equals sign: only names of columns make it a pair.
@@ -264,7 +277,7 @@ class Model:
         self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
     ) -> str:
         """Return the column that `search` compares a query with: `column`, or the only one left."""
-        return Space.of(self.network, alignment).gallery(column, list(query))
+        return Space.of(self.network, alignment, self.cells).gallery(column, list(query))
 
     def classify(
         self,
@@ -286,7 +299,7 @@ class Model:
         Return ids, `label` (null where the cosine is below `thresholds`, one for all or by label), `cosine`,
         each label's probability, and `problem`.
         """
-        space = Space.of(self.network, alignment)
+        space = Space.of(self.network, alignment, self.cells)
         labels = [labels] if isinstance(labels, str) else labels
         column = space.gallery(column, space.texts)
         shown: dict[str, pa.ChunkedArray] = {}
@@ -295,7 +308,7 @@ class Model:
             table = folder_of_files(Path(data), column)
             shown[column] = table.data.column(column)
         else:
-            table = self._typed(self._table(data, root))
+            table = self.typed(self._table(data, root))
         table.column(origin(column, table.data.column_names))  # an error if there is none
 
         label_LD = space.labels(labels, templates, text)
@@ -305,17 +318,32 @@ class Model:
         classified = space.classify(vectors_ND, labels, label_LD, min_cosine)
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
 
-    def _typed(self, table: Table) -> Table:
+    def typed(self, table: Table) -> Table:
         """Read a table's cells as training wrote them, and warn of values that training has not seen."""
-        typed = with_image_texts(self.plan.read(table), self.plan.columns, self._screen)
+        typed = self.with_texts(self.plan.read(table))
+        for warning in self.unseen(typed):
+            self._screen.warn(warning)
+        return typed
+
+    def with_texts(self, table: Table) -> Table:
+        """Add the texts in images to a typed table, where the model reads them."""
+        return with_image_texts(table, self.plan.columns, self._screen, cells=self.cells)
+
+    def unseen(self, table: Table) -> list[str]:
+        """Return a warning for each column of a typed table with values that training has not seen."""
+        warnings = []
         for name, modality in self.artifact.preprocessing.inputs.items():
-            if name not in typed.data.column_names:
+            if name not in table.data.column_names:
                 continue
-            cells = typed.data.column(name).drop_null()
+            cells = table.data.column(name).drop_null()
             unseen = modality.unseen(cells)
             if len(unseen):
-                self._screen.warn(check.unseen(name, unseen, len(cells)))
-        return typed
+                warnings.append(check.unseen(name, unseen, len(cells)))
+        return warnings
+
+    def _store(self, table: Table) -> AbstractContextManager[Store | None]:
+        """Give the store of prepared cells, or else open the user's cache."""
+        return nullcontext(self.cells) if self.cells is not None else store(self._screen, table)
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
@@ -326,7 +354,7 @@ class Model:
         """
         if not columns:
             answers.check_columns(self.network, table, self._screen.warn)
-        with self._screen.bar("computing vectors", len(table)) as bar, store(self._screen, table) as cells:
+        with self._screen.bar("computing vectors", len(table)) as bar, self._store(table) as cells:
             vectors, problems = space.vectors(table, cells, bar.advance)
         check.tell(problems, self._screen.warn)
         return vectors, problems
@@ -340,7 +368,7 @@ class Model:
         Targets that the table has no label of are left out, with a warning. Raises `TableError` when it has
         no target column, or no labelled row.
         """
-        table = self._typed(self._table(data, root))
+        table = self.typed(self._table(data, root))
         label_columns = list(self.plan.labels.values())
         if not self.alignments and not set(label_columns) & set(table.data.column_names):
             table.column(label_columns[0])  # an error that names the nearest column
@@ -348,7 +376,7 @@ class Model:
         in_table = answers.check_columns(self.answering, table, self._screen.warn)
         with (
             self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar,
-            store(self._screen, table) as cells,
+            self._store(table) as cells,
         ):
             rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)

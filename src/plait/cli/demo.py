@@ -42,7 +42,8 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
 
     screen.say(f"\nrun:    {folder}")
     screen.say(f"report: {(folder / 'report.html').absolute()}")
-    screen.say(f"try:    {command('evaluate', folder, path)}")
+    screen.say(f"try:    {command('serve', folder)}")
+    screen.say(f"        {command('evaluate', folder, path)}")
 
 
 def _compare_inputs(model: model.Model, table: Table, sample: Sample, screen: Screen) -> None:

@@ -17,7 +17,7 @@ from plait.errors import Interrupted, PlaitError, RenamedWarning
 from plait.runs import interrupts
 
 # Importing a file registers its commands: --help lists them in this order.
-from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
+from plait.cli import learn, answer, search, serve, tools  # isort: skip  # noqa: F401
 
 BY_TYPER = 130  # what a command returns in place of raising KeyboardInterrupt
 

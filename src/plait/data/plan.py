@@ -121,11 +121,20 @@ class Plan:
 
     def read(self, table: Table) -> Table:
         """Read a table's cells as the plan's columns write them, whatever type they come in."""
-        return read_cells(table, self.conventions).with_full_paths(self._columns_of_files())
+        return read_cells(table, self.conventions).with_full_paths(self.columns_of_files())
 
-    def _columns_of_files(self) -> set[str]:
+    @property
+    def table_columns(self) -> list[str]:
+        """The columns of the table. The schema also has the sounds of videos, and the texts in images."""
+        names = []
+        for column in self.schema:
+            if column.role != "input" or column.name in self.conventions:
+                names.append(column.name)
+        return names
+
+    def columns_of_files(self) -> set[str]:
         """Return the columns of the table whose cells may be paths."""
-        names = {column.name for column in self.schema}
+        names = self.table_columns
         files = set()
         for name, column in self.columns.items():
             if modalities.find(column.modality.name).media:

@@ -141,7 +141,7 @@ class Preprocessing:
                 loaded.values.traits = _traits(self.inputs[name], cells, loaded)
             batch.values[name] = loaded.values
             batch.present[name] = loaded.present
-            batch.in_table[name] = torch.full((rows,), is_in_table)
+            batch.in_table[name] = torch.from_numpy(table.has(column))
             prepared.problems += table.problems(column) if source is sources[0] else []
             prepared.problems += loaded.problems
             prepared.filled[name] = rows - cells.null_count + len(table.bad.get(column, ()))
@@ -327,8 +327,9 @@ def _of_right_type(column: str, modality: type[Modality], cells: pa.ChunkedArray
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        # what Arrow says is about its own types, and helps nobody who only has the table
         name = modality.__name__.lower()
         raise TableError(
-            f"column '{column}' has cells of type {cells.type}, which {name} cannot read: {error}. Leave the "
+            f"column '{column}' has cells of type {cells.type}, which {name} cannot read. Leave the "
             f"modality of '{column}' to plait, or ask for another one"
         ) from error

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -101,11 +103,13 @@ class Ensemble:
     """Several members that answer as one network does (see `prediction.AnsweringTables`).
 
     Rows are prepared under every view that a member needs. `tasks` are those of the run: no view has to have
-    them.
+    them. Rows without any cell are answered by the run's `network` alone: it knows the baseline, and others
+    would say something about cells that they never saw together.
     """
 
     def __init__(
         self,
+        network: Predictor,
         views: dict[str, View],
         features: Features,
         bags: list[Bag],
@@ -113,12 +117,18 @@ class Ensemble:
         columns: list[str],
         tasks: dict[str, Prediction],
     ) -> None:
+        self.network = network
         self.views = views
         self.features = features
         self.bags = bags
         self.mixtures = mixtures
         self.columns = columns
         self.tasks = tasks
+
+    @property
+    def preprocessings(self) -> list[Preprocessing]:
+        """The ways in which the views prepare a table."""
+        return [view.preprocessing for view in self.views.values()]
 
     def prepare(
         self,
@@ -165,7 +175,33 @@ class Ensemble:
                     if target in of_member[subset]:
                         by_member[name] = of_member[subset][target]
                 by_target[target] = mixture.output(self.tasks[target], by_member)
-            answers.append(by_target)
+            answers.append(self._with_baseline(by_target, rows, subsets[subset]))
+        return answers
+
+    def _with_baseline(
+        self, by_target: dict[str, Tensor], rows: Examples, columns: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Return outputs in which rows without a cell in `columns` have those of the network."""
+        has_cell = torch.zeros(len(rows), dtype=torch.bool)
+        in_table: dict[str, Tensor] = {}
+        for view in rows.views.values():
+            batch = view.prepared.batch
+            for column in columns:
+                if column in batch.present:
+                    has_cell |= batch.present[column][view.rows]
+                    in_table[column] = batch.in_table[column][view.rows]
+        if bool(has_cell.all()) or not in_table:
+            return by_target
+
+        empty = torch.nonzero(~has_cell)[:, 0]
+        cells = [pa.nulls(len(empty))] * len(in_table)
+        lacks = {column: ~is_in_table[empty].numpy() for column, is_in_table in in_table.items()}
+        table = Table(pa.table(cells, list(in_table)), Path(), "rows without a cell", lacks=lacks)
+        of_network = self.network.outputs(self.network.prepare(table, targets=False))
+        answers = {}
+        for target, output in by_target.items():
+            answers[target] = output.clone()
+            answers[target][empty] = of_network[target].to(output.dtype)
         return answers
 
     def pruned(self) -> Ensemble:
@@ -181,7 +217,7 @@ class Ensemble:
         if not self._has_all_columns(view_names):
             view_names.add(OWN_NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
-        return Ensemble(views, features, bags, self.mixtures, self.columns, self.tasks)
+        return Ensemble(self.network, views, features, bags, self.mixtures, self.columns, self.tasks)
 
     def _has_all_columns(self, view_names: set[str]) -> bool:
         """Return whether one of these views has all columns."""
@@ -261,7 +297,7 @@ def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
     absent = needed_members(mixtures) - {bag.name for bag in bags}
     if absent or set(mixtures) != set(tasks):
         raise ValueError(f"{FILE} names other targets or members than the model has")
-    return Ensemble(views, features, bags, mixtures, saved.columns, tasks)
+    return Ensemble(predictor, views, features, bags, mixtures, saved.columns, tasks)
 
 
 def _views(

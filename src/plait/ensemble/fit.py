@@ -98,7 +98,8 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
     mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
-    ensemble = Ensemble(shared.views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
+    features = shared.examples.features
+    ensemble = Ensemble(fitting.network, shared.views, features, bags, mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
 
 

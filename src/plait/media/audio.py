@@ -20,13 +20,12 @@ from av import AudioFrame, AudioStream, Packet
 from av.container import InputContainer
 
 from plait.errors import BadCell
+from plait.media import limits
+from plait.media.allowed import OPTIONS, READ_MEDIA, check_codec, format_of, head_of
 from plait.media.containers import File, checked, is_wave, source, states_mp3_length
 from plait.media.guard import guarded
 
 av.logging.set_level(av.logging.PANIC)
-
-
-MAX_SECONDS = 4 * 3600.0  # a longer recording is most likely a mistake
 
 
 # a header's duration may differ from the decoded one by so many seconds, and by 0.5 % besides
@@ -39,10 +38,6 @@ RATES = (50, 4_000_000)
 
 
 MAX_SAMPLE = 1e10  # the power of larger samples cannot be computed in 32 bits; full scale is 1
-
-
-# A playlist must not make FFmpeg open a URL. Formats that have checksums are to check them.
-OPTIONS = {"protocol_whitelist": "file,pipe", "err_detect": "crccheck"}
 
 
 # codecs with a checksum in every frame, and no encoder that gets it wrong
@@ -86,7 +81,7 @@ def read_audio(file: File, rate: int, longest: float) -> Recording:
     """Read a recording as mono at `rate` Hz, or the middle `longest` seconds of a longer one.
 
     What lies before the middle is not decoded if decoding can begin there. Raises `BadCell` if the file
-    cannot be read, is cut short, has no samples, or is longer than `MAX_SECONDS`.
+    cannot be read, is cut short, has no samples, or is longer than the limits allow.
     """
     with guarded("audio that cannot be read: broken or cut short"):
         file, states_end = checked(file)
@@ -118,7 +113,17 @@ def opened(file: File) -> InputContainer:
 
 def _opened(file: File) -> InputContainer:
     with guarded("neither audio nor video that can be read"):
-        return av.open(source(file), mode="r", options=OPTIONS)
+        # what is in the memory is opened by no protocol at all
+        protocols = "file" if isinstance(file, str) else "none"
+        options = {**OPTIONS, "protocol_whitelist": protocols}
+        try:
+            return av.open(source(file), mode="r", options=options)
+        except av.FFmpegError:
+            refused = format_of(head_of(file))
+            if refused:
+                reason = f"neither audio nor video that plait reads: {refused}; it reads {READ_MEDIA}"
+                raise BadCell(reason) from None
+            raise
 
 
 def seconds_of(ticks: float | None, base: object) -> float:
@@ -144,6 +149,7 @@ def decode_audio(
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise BadCell("audio in a format that cannot be decoded")
+    check_codec(stream.codec_context.name, "audio")
     _check_rate(stream.codec_context.sample_rate)
     if stream.codec_context.name in CHECKED_CODECS and not stream.codec_context.is_open:
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
@@ -380,8 +386,18 @@ def _check_rate(rate: int) -> None:
 
 
 def _check_length(seconds: float | None) -> None:
-    if seconds and seconds > MAX_SECONDS:
-        raise BadCell(f"absurd length: {seconds / 3600:.1f} hours, more than {MAX_SECONDS / 3600:.0f}")
+    check_length(seconds, limits.current().seconds)
+
+
+def check_length(seconds: float | None, most: float) -> None:
+    """Raise `BadCell` for a recording or a video that is longer than `most` seconds."""
+    if seconds and seconds > most:
+        raise BadCell(f"absurd length: {_shown_time(seconds)}, more than {_shown_time(most)}")
+
+
+def _shown_time(seconds: float) -> str:
+    """Return a time in words, of hours if it has one."""
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds:.3g} s"
 
 
 def _check_complete(seconds: float, stated: float | None) -> None:

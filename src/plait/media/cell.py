@@ -77,8 +77,8 @@ class Store(Protocol):
         """Keep a cell and return it; its array may now be a view of a file."""
 
 
-class Nowhere:
-    """The store that keeps nothing."""
+class InMemory:
+    """What stores have in common that keep nothing of files on the disk."""
 
     def digest_of(self, path: str, status: os.stat_result) -> bytes | None:
         """Return None."""
@@ -86,6 +86,10 @@ class Nowhere:
 
     def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
         """Keep nothing."""
+
+
+class Nowhere(InMemory):
+    """The store that keeps nothing."""
 
     def get(self, identity: str, digest: bytes) -> Cell | None:
         """Return None."""

@@ -17,11 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.errors import BadCell
+from plait.media import limits
 from plait.recipe.registry import Options
 from plait.table.json import JSON
-
-MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
-
 
 LARGEST = 1000  # of a mean or a standard deviation: pixels lie in 0..1
 
@@ -141,14 +139,19 @@ def _from_grey(grey_HW: np.ndarray) -> Pillow.Image:
 def fitted(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
     """Return the width and height that an image is scaled to, before padding or cropping.
 
-    `size` is the image's own width and height.
+    `size` is the image's own width and height. Raises `BadCell` if a long strip would become absurdly large.
     """
     width, height = size
     if framing.fit == "stretch":
         return framing.size, framing.size
     fitted_side = max(size) if framing.fit == "pad" else min(size)
     scale = framing.size / fitted_side
-    return max(round(width * scale), 1), max(round(height * scale), 1)
+    fitted_width, fitted_height = max(round(width * scale), 1), max(round(height * scale), 1)
+
+    # an image of one row of pixels that is cropped to 224 rows becomes 224 times as wide, too
+    if fitted_width * fitted_height > limits.current().pixels:
+        raise BadCell(f"absurd shape: {width} x {height} pixels, which cannot be cropped to a square")
+    return fitted_width, fitted_height
 
 
 def square(pixels_HWC: np.ndarray, framing: Framing) -> np.ndarray:

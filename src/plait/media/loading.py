@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from plait.table.table import Source
 from plait.table.values import is_list, items
 
 
+@runtime_checkable
 class Preparation(Protocol):
     """How one kind of media is prepared: what loading needs to know of a `MediaModality`."""
 
@@ -111,44 +112,51 @@ def _read_cell(
 
     for modality, collection in zip(modalities, collected, strict=True):
         try:
-            prepared = _prepared(modality, media, digest, store)
+            prepared_cell = _looked_up(modality, media, digest, store)
         except BadCell as bad:
             collection.bad(item, bad)
             continue
-        if prepared.array is not None:
-            collection.good(item, prepared, digest)
+        if prepared_cell.array is not None:
+            collection.good(item, prepared_cell, digest)
             continue
 
         # A video without audio is a problem only where the user asked for audio.
-        reasons = prepared.notes
+        reasons = prepared_cell.notes
         if not reasons and not collection.source.part:
             reasons = (modality.nothing,)
         for reason in reasons:
             collection.bad(item, BadCell(reason, media.file))
 
 
-def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) -> Cell:
-    """Return a cell from the store; else prepare it and keep it.
+def _looked_up(modality: Preparation, media: Media, digest: bytes, store: Store) -> Cell:
+    """Return a cell from the store; else prepare it as `prepared` does and keep it.
 
-    A cell whose content is bad is kept too. Raises `BadCell` if the file could not be read, or memory was
-    short: the next run may succeed, so this must not be kept.
+    A cell whose content is bad is kept too. One that could not be read is not: the next run may succeed.
     """
     stored = store.get(modality.identity, digest)
     if stored is not None:
         return stored
+    return store.put(modality.identity, digest, prepared(modality, media))
+
+
+def prepared(modality: Preparation, media: Media) -> Cell:
+    """Prepare a cell. One whose content is bad has no array, and the reason as a note.
+
+    Raises `BadCell` if the file could not be read, or memory was short.
+    """
     try:
         # This is the one place where cells are read: whatever is raised below makes one bad cell, no more.
         with guarded("broken or cut short"):
-            prepared = modality.prepare(media) or Cell(None)
-            _check_finite(prepared)
+            cell = modality.prepare(media) or Cell(None)
+            _check_finite(cell)
     except Unread as bad:
         raise BadCell(bad.reason, media.file) from None
     except BadCell as bad:
         # Only errors of the operating system name a file: the content may be good.
         if bad.file:
             raise
-        prepared = Cell(None, (bad.reason,))
-    return store.put(modality.identity, digest, prepared)
+        return Cell(None, (bad.reason,))
+    return cell
 
 
 def _check_finite(cell: Cell) -> None:

@@ -4,7 +4,8 @@ A small file may state an enormous image. What decoding it would take is compute
 anything is decoded. A file that needs more than the budget is refused. Others share the budget: a thread
 waits until there is room. So decoding never takes more than the budget, however many threads there are.
 
-`PLAIT_DECODE_MEMORY` sets the budget in gigabytes; it is 1 by default.
+`PLAIT_DECODE_MEMORY` sets the budget in gigabytes, unless the process has set `Limits.memory`. It is 1 by
+default.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from plait.errors import BadCell, PlaitError
+from plait.media import limits
 from plait.media.guard import Unread
 
 DEFAULT = 1e9  # bytes
@@ -30,10 +32,14 @@ OF_VIDEO = 15
 
 
 class Budget:
-    """Memory that threads share. Who asks for more than is left waits."""
+    """Memory that threads share. Who asks for more than is left waits.
 
-    def __init__(self, size: float) -> None:
+    `remedy` is what those can do who need more.
+    """
+
+    def __init__(self, size: float, remedy: str = "") -> None:
         self.size = int(size)
+        self.remedy = remedy
         self._left = self.size
         self._changed = threading.Condition()
 
@@ -42,10 +48,8 @@ class Budget:
         """Hold `count` bytes. Raises `Unread` for more than the budget: another run may have a larger one."""
         count = int(count)
         if count > self.size:
-            raise Unread(
-                f"absurd size: decoding it takes {count / 1e9:.1f} GB, more than {self.size / 1e9:.1f} "
-                f"(PLAIT_DECODE_MEMORY)"
-            )
+            taken = f"decoding it takes {count / 1e9:.1f} GB, more than {self.size / 1e9:.1f}"
+            raise Unread(f"absurd size: {taken}{self.remedy}")
         with self._changed:
             self._changed.wait_for(lambda: self._left >= count)
             self._left -= count
@@ -64,9 +68,12 @@ def check_bomb(memory: float, file_size: int, content: str) -> None:
 
 
 def _budget() -> Budget:
+    memory = limits.current().memory
+    if memory is not None:
+        return Budget(memory)
     text = os.environ.get("PLAIT_DECODE_MEMORY", "")
     try:
-        return Budget(float(text) * 1e9 if text else DEFAULT)
+        return Budget(float(text) * 1e9 if text else DEFAULT, " (PLAIT_DECODE_MEMORY)")
     except (ValueError, OverflowError):
         raise PlaitError(
             f"PLAIT_DECODE_MEMORY is '{text}'; expected a number of gigabytes, such as 1"

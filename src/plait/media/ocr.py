@@ -19,6 +19,7 @@ from plait.media.still import decode_whole
 LONGEST_SIDE = 1536  # pixels; of a page of A4, letters of 10 points keep 18 pixels
 VERSION = 1  # of what is kept of an image; a new number leaves earlier ones unused
 PACKAGES = {"rapidocr": "RapidOCR", "onnxruntime": "ONNX Runtime"}  # the first does not install the second
+NOT_LOADED = "RapidOCR could not be loaded"
 REMEDY = "pip install 'plait[ocr]'"
 
 _one_at_a_time = threading.Lock()  # the engine keeps state, and uses all cores by itself
@@ -63,7 +64,7 @@ class ImageText:
             try:
                 reader = _reader()
             except Exception as error:  # of ONNX Runtime, or of files that are not there
-                raise Unread(f"RapidOCR could not be loaded: {error}") from None
+                raise Unread(f"{NOT_LOADED}: {error}") from None
             lines = reader(blue_first_HWC).txts or ()
         text = "\n".join(lines) or " "
         return Cell(np.frombuffer(text.encode(), dtype=np.uint8))

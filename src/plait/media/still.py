@@ -15,8 +15,10 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from plait.errors import BadCell
+from plait.media import limits
+from plait.media.allowed import IMAGES, READ_IMAGES, format_of
 from plait.media.guard import guarded
-from plait.media.image import MAX_PIXELS, Framing, fitted, resize, rgb, square, white_level
+from plait.media.image import Framing, fitted, resize, rgb, square, white_level
 from plait.media.memory import budget, check_bomb
 
 ORIENTATION = 274  # the EXIF tag
@@ -39,10 +41,6 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 
 
 ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})  # other formats have pages, or layers
-
-
-# what Pillow opens and cannot decode by itself
-UNREAD = {"EPS": "a program for printers (EPS), which plait does not run", "MPEG": "a video"}
 
 
 # Bytes that Pillow takes for each pixel, by the format. These decoders hold several copies of an image.
@@ -109,15 +107,27 @@ def open_image(file: bytes | str) -> Pillow.Image:
         if is_heif(file):
             _read_heif()
         try:
-            image = Pillow.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+            image = Pillow.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats())
         except UnidentifiedImageError:
-            raise BadCell(f"not an image: {_beginning(_head(file))}") from None
+            raise _no_image(_head(file)) from None
         except Pillow.DecompressionBombError:
-            raise BadCell(f"absurd size: more than {MAX_PIXELS:,} pixels") from None
-        if image.format in UNREAD:
-            raise BadCell(f"not an image that can be read: {UNREAD[image.format]}")
+            raise BadCell(f"absurd size: more than {limits.current().pixels:,} pixels") from None
         check_size(image.size)
         return image
+
+
+def _formats() -> list[str]:
+    """Return the formats that Pillow may try, of those that are installed."""
+    Pillow.init()
+    return [name for name in IMAGES if name in Pillow.OPEN]
+
+
+def _no_image(head: bytes) -> BadCell:
+    """Return the error for a file that begins like this, which is no image that plait reads."""
+    refused = format_of(head)
+    if refused:
+        return BadCell(f"not an image that plait reads: {refused}; it reads {READ_IMAGES}")
+    return BadCell(f"not an image: {_beginning(head)}")
 
 
 def _beginning(head: bytes) -> str:
@@ -142,8 +152,9 @@ def is_animation(image: Pillow.Image) -> bool:
 def check_size(size: tuple[int, int]) -> None:
     """Raise `BadCell` for an image that is absurdly large."""
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+    most = limits.current().pixels
+    if width * height > most:
+        raise BadCell(f"absurd size: {width} x {height} pixels, more than {most:,} in all")
 
 
 def memory_of(image: Pillow.Image, file_size: int) -> int:
@@ -193,7 +204,7 @@ def _decode_jpeg(data: bytes, framing: Framing) -> np.ndarray | None:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
+    if space not in ("YCbCr", "RGB", "Gray") or width * height > limits.current().pixels:
         return None
 
     # The decoder picks the smallest of its scales that has at least these sides. Its fast arithmetic differs

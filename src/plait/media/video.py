@@ -18,7 +18,9 @@ from av.stream import Stream
 from PIL import Image as Pillow
 
 from plait.errors import BadCell
-from plait.media.audio import Recording, decode_audio, opened, seconds_of
+from plait.media import limits
+from plait.media.allowed import check_codec
+from plait.media.audio import Recording, check_length, decode_audio, opened, seconds_of
 from plait.media.guard import guarded
 from plait.media.image import Framing, centre, fitted, rgb, square
 from plait.media.memory import OF_VIDEO, budget, check_bomb
@@ -28,14 +30,7 @@ from plait.media.still import check_size, check_sums, memory_of, open_image, siz
 ANIMATED = (b"GIF8", b"\x89PNG")
 
 
-# Pixels of a video, of all frames that are decoded: minutes. A still screen takes a byte for 100,000 of them.
-MAX_VIDEO, MAX_VIDEO_RATIO = 50_000_000_000, 100_000
-
-
 BROKEN = "broken or cut short"
-
-
-MAX_DECODED = 2_000_000_000  # pixels of an animated image, all frames together: about a minute
 
 
 SLACK = 0.05  # seconds that a header's duration may exceed the last packet's end
@@ -73,8 +68,8 @@ class OpenVideo:
             if self._animation is not None:
                 return frame_count(self._animation) > 1
 
-            # FFmpeg also opens still images and text files, as videos of these formats
-            is_still = self._container.format.name.endswith(("_pipe", "image2", "tty"))
+            # FFmpeg also opens still images, as videos of these formats
+            is_still = self._container.format.name.endswith("_pipe")
             return self._video() is not None and not is_still
 
     @property
@@ -126,6 +121,7 @@ class OpenVideo:
         context = stream.codec_context
         if context is None:
             raise BadCell("a video in a format that cannot be decoded")
+        check_codec(context.name, "video")
         check_size((context.width, context.height))
         if not context.is_open:
             # cells are already read in parallel
@@ -153,7 +149,8 @@ class OpenVideo:
         width, height = stream.codec_context.width, stream.codec_context.height
         pixels = frames * width * height
         size = size_of(self._file)
-        if pixels > MAX_VIDEO and pixels > MAX_VIDEO_RATIO * size:
+        bounds = limits.current()
+        if pixels > bounds.video and pixels > bounds.video_ratio * size:
             content = f"{frames:,} frames of {width} x {height} pixels"
             raise BadCell(f"absurd size: {content} in {size:,} bytes, most likely a decompression bomb")
 
@@ -193,19 +190,23 @@ class OpenVideo:
             for packet in self._container.demux(streams):
                 if packet.size:
                     packets[packet.stream_index].append(packet)
+                    if packet.stream.type == "video":
+                        check_frames(len(packets[packet.stream_index]))
 
         self._check_duration(streams, packets)
         self._check_packets(streams, packets)
         return packets
 
     def _check_duration(self, streams: Sequence[Stream], packets: dict[int, list[Packet[Stream]]]) -> None:
-        """Raise `BadCell` if the packets end before the duration that the header states."""
-        # the headers of other formats state no duration: FFmpeg guesses one
-        if not self._formats() & {"mov", "matroska", "avi", "flv", "asf"}:
-            return
+        """Raise `BadCell` if the packets last too long, or end before the duration that the header states."""
         end = max((_end(of_stream) for of_stream in packets.values()), default=0.0)
         start = max((self._container.start_time or 0) / av.time_base, 0.0)
         seconds = end - start
+        check_length(seconds, limits.current().video_seconds)
+
+        # the headers of other formats state no duration: FFmpeg guesses one
+        if not self._formats() & {"mov", "matroska", "avi", "flv", "asf"}:
+            return
         stated = (self._container.duration or 0) / av.time_base
 
         # subtitles may end later than video and audio
@@ -447,12 +448,20 @@ def frame_count(image: Pillow.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
+def check_frames(count: int) -> None:
+    """Raise `BadCell` for absurdly many frames."""
+    most = limits.current().frames
+    if count > most:
+        raise BadCell(f"absurd length: more than {most:,} frames")
+
+
 def _animated_frames(image: Pillow.Image, file_size: int, count: int, framing: Framing) -> Frames:
     """Return frames as `OpenVideo.frames` does."""
     total = frame_count(image)
+    check_frames(total)
     pixels = total * math.prod(image.size)
     content = f"{total:,} frames of {image.width} x {image.height} pixels"
-    if pixels > MAX_DECODED:
+    if pixels > limits.current().animation:
         raise BadCell(f"absurd size: {content}")
     check_bomb(pixels, file_size, content)
     numbers = _spread_frames(image, count) if total > count else list(range(total))

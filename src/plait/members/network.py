@@ -75,7 +75,10 @@ class Network(IndependentMember):
 
     options = Config
 
-    def __init__(self, predictor: Predictor, view: str, targets: Collection[str]) -> None:
+    def __init__(
+        self, model: MultimodalModel, predictor: Predictor, view: str, targets: Collection[str]
+    ) -> None:
+        self.model = model  # as it was trained; that of the predictor may have weights of 16 bits
         self.predictor = predictor
         self.view = view
         self.targets = targets
@@ -106,7 +109,7 @@ class Network(IndependentMember):
             deadline = lesson.deadline
             train(Training(model, plan, settings, data, no_rows, Path(folder), screen, deadline=deadline))
         predictor = Predictor(model.cpu(), data.preprocessing, settings, plan)
-        return cls(predictor, lesson.view, list(lesson.tasks))
+        return cls(model, predictor, lesson.view, list(lesson.tasks))
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
@@ -117,7 +120,7 @@ class Network(IndependentMember):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        files.write_tensors(folder / "weights.safetensors", self.predictor.model.state_dict())
+        files.write_tensors(folder / "weights.safetensors", self.model.state_dict())
 
     @classmethod
     def load(cls, config: Config, folder: Path, view: View | None) -> Network:
@@ -130,7 +133,8 @@ class Network(IndependentMember):
             model = MultimodalModel.build(plan, view.preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)
-        return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name, list(plan.tasks))
+        predictor = Predictor(model, view.preprocessing, view.settings, plan)
+        return cls(model, predictor, view.name, list(plan.tasks))
 
 
 component = Network

@@ -118,6 +118,7 @@ class Audio(MediaModality):
     """A column of audio files."""
 
     options = Config
+    content = "audio/*"
     suffixes = SUFFIXES
     encoder = "audio_cnn"
     pretrained = "pretrained"

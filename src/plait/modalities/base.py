@@ -131,6 +131,15 @@ class Modality(Component, ABC):
         summarise = KINDS[self.layout.kind]
         return summarise(self.transform(values, None)).float()
 
+    @hook
+    def cell_schema(self) -> JSON:
+        """Return the JSON Schema (2020-12) of a cell that is not null, as a request to a service has it.
+
+        `x-training` has what the training rows say about it: `low`, `median` and `high` of numbers and dates,
+        `values` of categories, the most frequent first. An empty schema takes any cell.
+        """
+        return {}
+
     @abstractmethod
     def state(self) -> JSON:
         """Return all that `fit` learned, as JSON."""

@@ -42,6 +42,7 @@ class MediaModality(Modality):
     drops_constant: ClassVar[bool] = False
     conventions: ClassVar[tuple[type[Convention], ...]] = (Plain, Listing, Content)
     ragged: ClassVar[bool]
+    content: ClassVar[str] = "*/*"  # the media type of such files, such as image/*
     suffixes: ClassVar[tuple[str, ...]]  # the ends of the names of such files
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
@@ -87,6 +88,10 @@ class MediaModality(Modality):
         one_cell = torch.zeros(1, *shape, dtype=self.dtype)
         values = Values(one_cell.expand(rows, *shape), length_B)
         return Loaded(values, torch.zeros(rows, dtype=torch.bool))
+
+    def cell_schema(self) -> JSON:
+        """Return the schema of a file in text form."""
+        return {"type": "string", "contentEncoding": "base64", "contentMediaType": self.content}
 
     def state(self) -> JSON:
         """Return an empty state: nothing is learned."""

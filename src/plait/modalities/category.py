@@ -16,6 +16,7 @@ from plait.recipe.registry import Options
 from plait.table.conventions.plain import Plain, as_texts
 from plait.table.conventions.truth import Truth
 from plait.table.json import JSON, read_as
+from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, words_a_cell
 
@@ -83,12 +84,16 @@ class Category(ValueModality):
 
     def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the cells whose value has no index of its own."""
+        if not _may_be_names(cells):
+            return cells.slice(0, 0)
         values = _strings(cells.drop_null())
         return values.filter(pc.invert(pc.is_in(values, pa.array(self.values, pa.string()))))
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
-        """Return the index of each cell's value, int64 (B,)."""
+        """Return the index of each cell's value, int64 (B,). Lists of later tables are bad cells."""
         source.progress(len(cells))
+        if not _may_be_names(cells):
+            return _all_bad(cells, source)
         position = pc.index_in(_strings(cells), pa.array(self.values, pa.string()))
         index = pc.fill_null(pc.add(position, 1), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         present = pc.is_valid(cells).to_numpy(zero_copy_only=False)
@@ -101,6 +106,10 @@ class Category(ValueModality):
         hide = torch.rand(values.x.shape, generator=generator) < 0.02
         return Values(values.x.masked_fill(hide, 0))
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a category. Values that training did not see are accepted."""
+        return {"type": ["string", "number", "boolean"], "x-training": {"values": self.values}}
+
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
         return {"values": self.values}
@@ -112,6 +121,24 @@ class Category(ValueModality):
 
 
 component = Category
+
+
+def _may_be_names(cells: pa.ChunkedArray) -> bool:
+    """Return whether cells can be read as short texts. Bytes can if they are UTF-8."""
+    try:
+        as_texts(cells)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True
+
+
+def _all_bad(cells: pa.ChunkedArray, source: Source) -> Loaded:
+    """Return a column in which every cell that is not null is a problem."""
+    problems = []
+    for row in np.flatnonzero(pc.is_valid(cells).to_numpy(zero_copy_only=False)).tolist():
+        problems.append(Problem(row, source.column, "", f"expected a text or a number, came {cells.type}"))
+    missing = torch.zeros(len(cells), dtype=torch.int64)
+    return Loaded(Values(missing), missing.bool(), problems)
 
 
 def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -74,6 +74,11 @@ class Datetime(ValueModality):
         features = _features(seconds, self.first, self.last, self.config.cycles)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present))
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a date. It may be written as in the table, or by ISO 8601."""
+        first, last = _iso(self.first), _iso(self.last)
+        return {"type": ["string", "number"], "x-training": {"low": first, "high": last}}
+
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
         return {"first": self.first, "last": self.last}
@@ -107,6 +112,12 @@ def _positions(seconds: np.ndarray) -> list[np.ndarray]:
         ((days.astype(int) + 3) % 7) / 7,  # 1970-01-01 was a Thursday; the week begins on Monday
         (seconds % 86400) / 86400,
     ]
+
+
+def _iso(seconds: float) -> str:
+    """Return a time as ISO 8601; the date alone if it is midnight."""
+    text = str(np.datetime64(round(seconds), "s"))
+    return text.removesuffix("T00:00:00")
 
 
 def _seconds(cells: pa.ChunkedArray) -> np.ndarray:

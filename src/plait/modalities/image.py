@@ -55,6 +55,7 @@ class Image(MediaModality):
     """A column of images; of an animated image only the first frame is used, with a note."""
 
     options = Config
+    content = "image/*"
     suffixes = SUFFIXES
     encoder = "vgg"
     pretrained = "pretrained"

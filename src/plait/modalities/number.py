@@ -109,6 +109,13 @@ class Number(ValueModality):
             widths = (np.diff(self.edges) / self.spread).clip(max=WIDEST)
         return values.x[:, 1:] @ torch.from_numpy(widths.astype(np.float32))[:, None]
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a number. A text is read as the column writes numbers."""
+        training = {"median": self.median}
+        if self.edges:
+            training |= {"low": self.edges[0], "high": self.edges[-1]}
+        return {"type": ["number", "string"], "x-training": training}
+
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
         return {"median": self.median, "spread": self.spread, "edges": self.edges}

@@ -222,6 +222,10 @@ class Text(ValueModality):
         assert self.tokenizer is not None, "n-grams cannot be turned back into text"
         return str(self.tokenizer.decode(ids)).removeprefix(" ")
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a text, or of a list of texts, such as tags. Numbers are texts too."""
+        return {"type": ["string", "number", "boolean", "array"]}
+
     def state(self) -> JSON:
         """Return the tokenizer as JSON."""
         if self.tokenizer is None:

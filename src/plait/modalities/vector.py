@@ -92,6 +92,11 @@ class Vector(ValueModality):
             problems.append(Problem(row, source.column, "", reason))
         return Loaded(Values(torch.from_numpy(x)), torch.from_numpy(good), problems)
 
+    def cell_schema(self) -> JSON:
+        """Return the schema of a list of numbers."""
+        length = len(self.mean)
+        return {"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length}
+
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
         return {"mean": self.mean, "std": self.std}

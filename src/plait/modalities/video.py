@@ -62,6 +62,7 @@ class Video(MediaModality):
     """A column of videos."""
 
     options = Config
+    content = "video/*"
     suffixes = SUFFIXES
     encoder = "conv3d"
     pretrained = "pretrained"

@@ -69,6 +69,11 @@ class Answering(Protocol):
 class AnsweringTables(Answering, Protocol):
     """A model that answers any table: it prepares the rows as well."""
 
+    @property
+    def preprocessings(self) -> list[Preprocessing]:
+        """The ways in which it prepares a table."""
+        ...
+
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
     ) -> Rows:
@@ -105,6 +110,11 @@ class Predictor(Preparing):
     def columns(self) -> list[str]:
         """The names of the inputs."""
         return self.model.columns
+
+    @property
+    def preprocessings(self) -> list[Preprocessing]:
+        """The one way in which it prepares a table."""
+        return [self.preprocessing]
 
     @property
     def tasks(self) -> dict[str, Task]:

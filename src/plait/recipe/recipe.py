@@ -86,6 +86,9 @@ class Recipe(Options):
     task_defaults: dict[str, dict[str, object]] = Field({}, description="options of all targets of a task")
     singles: bool = Field(False, description="also train a model for each target, to compare with")
     locale: str = Field("", description="how numbers and dates are written, such as de or en_GB")
+    examples: int = Field(
+        6, ge=0, le=100, description="test rows kept beside the model, as examples for those who use it"
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random")
 
     @field_validator("pretrained", mode="before")

@@ -64,8 +64,9 @@ def explained_conditions(where: str | None, columns: Sequence[str]) -> Iterator[
     except (ValueError, RuntimeError, OSError) as error:
         if not where:
             raise
+        reason = _reason(str(error), columns).rstrip(".?")
         raise TableError(
-            f'where "{where}" cannot be used: {_reason(str(error), columns)}. The index has the columns '
+            f'where "{where}" cannot be used: {reason}. The index has the columns '
             f"{', '.join(columns)}. Texts stand in single quotes, names with blanks in backquotes, as in "
             f"style = 'photo' AND `unit price` < 10."
         ) from error

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from plait.console import command
 from plait.errors import TableError, nearest
 from plait.retrieval.database import NAME, connect, explained_conditions
-from plait.retrieval.rows import CONTENT, ROW, VECTOR
+from plait.retrieval.rows import CONTENT, FOLDER, HIDDEN, ROW, VECTOR
 from plait.retrieval.seal import Seal
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Index:
             raise TableError(f"'{address}' holds an index already; add to it, or choose another place")
 
         vector_type = pa.list_(pa.float32(), description.width)
-        fields = [pa.field(ROW, pa.int64()), *plain]
+        fields = [pa.field(ROW, pa.int64()), *plain, pa.field(FOLDER, pa.string())]
         if description.id is None:
             fields.append(pa.field(CONTENT, pa.string()))
         for number in range(len(description.columns)):
@@ -114,7 +114,7 @@ class Index:
         """The names of the columns beside vectors."""
         names = []
         for name in self._table.schema.names:
-            if name != CONTENT and not name.startswith(VECTOR):
+            if name not in HIDDEN and not name.startswith(VECTOR):
                 names.append(name)
         return names
 
@@ -122,6 +122,16 @@ class Index:
     def _condition_columns(self) -> list[str]:
         """The columns that conditions are meant for: all plain ones but the number of a row."""
         return [name for name in self.plain if name != ROW]
+
+    def row(self, number: int) -> dict[str, object]:
+        """Return the plain cells of the row with a number, and the folder that its paths start from.
+
+        Nothing is returned for a row that is not there.
+        """
+        names = [*self.plain, FOLDER] if FOLDER in self._table.schema.names else self.plain
+        query = self._table.search().where(f"{ROW} = {number:d}").select(names).limit(1)
+        rows: list[dict[str, object]] = query.to_arrow().to_pylist()
+        return rows[0] if rows else {}
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
         """Add rows with their vectors, and return the number of rows that the index has then.
@@ -262,12 +272,14 @@ class Index:
         where: str | None = None,
         exact: bool = False,
         score: Score | None = None,
+        numbered: bool = False,
     ) -> pa.Table:
         """Return the `k` rows whose vector of `column` is nearest to `vector` (width,) by the cosine.
 
         The column `score` comes first, the larger the nearer, then the plain columns. The search is exact in
         tables of fewer than `APPROXIMATE` rows, or with `exact`. `where` is a condition on plain columns
         (SQL). `score` is a function of vectors (N, width): it orders the candidates that the cosine finds.
+        With `numbered` the rows' numbers in the index come too, in the column `row`.
         """
         if column not in self.about.columns:
             raise TableError(f"the index has no vectors of '{column}': {nearest(column, self.about.columns)}")
@@ -285,7 +297,8 @@ class Index:
         # A row without a vector has no finite score.
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]
-        plain = candidates.select(self._condition_columns).take(pa.array(order))
+        names = self.plain if numbered else self._condition_columns
+        plain = candidates.select(names).take(pa.array(order))
         score_column = pa.array(scores[order].astype(np.float64))
         return plain.add_column(0, "score", score_column)
 

@@ -9,6 +9,8 @@ from xxhash import xxh3_128
 
 CONTENT = "row_content"  # the column with the hash of a row's cells, of tables without an id column
 ROW = "row"  # the column that numbers the rows in the order in which they were added
+FOLDER = "row_folder"  # the column with the folder that paths in a row start from
+HIDDEN = (CONTENT, FOLDER)  # columns that are no part of an answer
 VECTOR = "vector_"  # the names of the vectors' columns start with it
 
 
@@ -25,11 +27,15 @@ def plain_columns(table: pa.Table) -> pa.Table:
             continue
         if pa.types.is_null(kind):
             column = column.cast(pa.string())
-        safe = name.replace(".", "_")
-        if safe in (ROW, CONTENT, "score", "_distance") or safe.startswith(VECTOR):
-            safe = f"{safe}_"
-        columns[safe] = column
+        columns[plain_name(name)] = column
     return pa.table(columns)
+
+
+def plain_name(name: str) -> str:
+    """Return what an index calls a plain column of a table."""
+    plain = name.replace(".", "_")
+    is_taken = plain in (ROW, *HIDDEN, "score", "_distance") or plain.startswith(VECTOR)
+    return f"{plain}_" if is_taken else plain
 
 
 def content_ids(table: pa.Table) -> pa.Array:

@@ -27,17 +27,19 @@ from plait.table.table import Progress, Source, Table
 class Space:
     """The space of the alignment `name` of a trained network.
 
-    A vector has length 1, or is zero for a cell that is missing.
+    A vector has length 1, or is zero for a cell that is missing. `cells` is the store of prepared cells that
+    queries and labels are looked up in; None if there is none.
     """
 
-    def __init__(self, network: Predictor, name: str) -> None:
+    def __init__(self, network: Predictor, name: str, cells: Store | None = None) -> None:
         self.network = network
         self.name = name
+        self.cells = cells
         self.task = network.model.comparisons[name]
         self.columns = self.task.columns
 
     @classmethod
-    def of(cls, network: Predictor, name: str | None = None) -> Space:
+    def of(cls, network: Predictor, name: str | None = None, cells: Store | None = None) -> Space:
         """Return the space of the alignment of this name, or of a network's only alignment.
 
         Raises `RecipeError` if there is none of that name, or if several alignments need a name.
@@ -52,7 +54,7 @@ class Space:
             )
         if name is not None and name not in alignments:
             raise RecipeError(f"no alignment '{name}': {nearest(name, alignments)}")
-        return cls(network, name or alignments[0])
+        return cls(network, name or alignments[0], cells)
 
     @property
     def suffix(self) -> str:
@@ -103,11 +105,10 @@ class Space:
             if column not in self.columns:
                 raise TableError(f"no aligned column '{column}': {nearest(column, self.columns)}")
 
-        vectors, problems = self.vectors(read([row], root))
+        vectors, problems = self.vectors(read([row], root), self.cells)
         if problems:
             problem = problems[0]
-            cell = problem.file or row[problem.column]
-            raise TableError(f"the query cannot be read: {problem.column}: {problem.reason} ({cell})")
+            raise TableError(f"the query cannot be read: {problem.column}: {problem.described()}")
 
         query_KD = vectors[0]
         has_cell_K = query_KD.any(1)
@@ -220,7 +221,7 @@ class Space:
             for template in templates:
                 text = template.replace("{}", label)
                 rows.append({column: text})
-        vectors, _ = self.vectors(read(rows))
+        vectors, _ = self.vectors(read(rows), self.cells)
 
         number = self.columns.index(column)
         by_template = vectors[:, number].reshape(len(labels), len(templates), -1)

@@ -148,7 +148,7 @@ def unseen(column: str, cells: pa.ChunkedArray, filled: int) -> str:
     count = f"{len(cells):,} of {filled:,} cells" if filled > 1 else "the cell"
     has = "have values" if len(cells) > 1 else "has a value"
     text = f"column '{column}': {count} {has} that the model does not know, such as {cells[0].as_py()!r}"
-    if len(cells) > filled / 2:
+    if filled > 1 and len(cells) > filled / 2:
         text += ". These are most cells: are they written as in training?"
     return text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Table:
     `notes` has what the user should know of how it was read: the encoding, lines that were left out.
     `bad` has, by column, the rows of cells that do not fit the column's convention, and why. They are null in
     `data`. `parts` are the tables that it was joined from, in the order of their rows; none if it is one.
+    `lacks` has, by column, an array (rows,) of bool: it is True for rows of tables without this column.
     """
 
     data: pa.Table
@@ -59,6 +60,7 @@ class Table:
     notes: tuple[str, ...] = ()
     bad: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    lacks: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -81,7 +83,8 @@ class Table:
                     moved[new_row] = reasons[row]
             bad[column] = moved
         rows_taken = self.data.take(pa.array(row_numbers))
-        return Table(rows_taken, self.root, self.name, self.notes, bad)
+        lacks = {column: is_lacking[row_numbers] for column, is_lacking in self.lacks.items()}
+        return Table(rows_taken, self.root, self.name, self.notes, bad, lacks=lacks)
 
     def slice(self, first: int, count: int) -> Table:
         """Return up to `count` rows from row `first` on, as a table of no parts."""
@@ -89,7 +92,14 @@ class Table:
         bad = {}
         for column, reasons in self.bad.items():
             bad[column] = {row - first: reason for row, reason in reasons.items() if first <= row < end}
-        return replace(self, data=self.data.slice(first, end - first), bad=bad, parts=())
+        lacks = {column: is_lacking[first:end] for column, is_lacking in self.lacks.items()}
+        return replace(self, data=self.data.slice(first, end - first), bad=bad, parts=(), lacks=lacks)
+
+    def has(self, column: str) -> np.ndarray:
+        """Return which rows are of tables that have a column, (rows,) of bool; it may be empty in them."""
+        if column not in self.data.column_names:
+            return np.zeros(len(self), dtype=bool)
+        return ~self.lacks.get(column, np.zeros(len(self), dtype=bool))
 
     def sides(self) -> np.ndarray:
         """Return each row's side of the split, (rows,) of strings, by the part that it is in."""
@@ -159,6 +169,25 @@ def _full_paths(cells: pa.ChunkedArray, root: Path) -> pa.Array:
         return cell
 
     return pa.array([full(cell) for cell in cells.to_pylist()], cells.type)
+
+
+def stacked(tables: Sequence[Table]) -> Table:
+    """Return the rows of several tables as one, which is called and resolves paths as the first.
+
+    Its rows lack the columns that their tables lack. Raises `pyarrow.ArrowInvalid` for columns of two types.
+    """
+    bad: dict[str, dict[int, str]] = {}
+    first = 0
+    for table in tables:
+        for column, reasons in table.bad.items():
+            moved = {row + first: reason for row, reason in reasons.items()}
+            bad.setdefault(column, {}).update(moved)
+        first += len(table)
+    data = pa.concat_tables([table.data for table in tables], promote_options="default")
+    lacks = {}
+    for column in data.column_names:
+        lacks[column] = np.concatenate([~table.has(column) for table in tables])
+    return Table(data, tables[0].root, tables[0].name, bad=bad, lacks=lacks)
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:
