@@ -123,7 +123,8 @@ def plait_server(run: Path, port: int, *options: str) -> list[str]:
 
 
 def litserve_server(run: Path, port: int, batch: int) -> list[str]:
-    return [sys.executable, str(HERE / "serving_litserve.py"), str(run), str(port), str(batch)]
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import serving_litserve as server; "
+    return [sys.executable, "-c", f"{code}server.serve({str(run)!r}, {port}, {batch})"]
 
 
 def memory(process: int) -> float:

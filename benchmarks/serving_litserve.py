@@ -1,6 +1,5 @@
-"""The service of `serving.py`, with LitServe in place of plait's: serving_litserve.py RUN PORT BATCH"""
+"""The service of `serving.py`, with LitServe in place of plait's."""
 
-import sys
 from typing import Any
 
 import litserve
@@ -13,8 +12,12 @@ from plait.media.cell import Nowhere
 class Predicting(litserve.LitAPI):
     """A model of plait behind LitServe, which gathers batches and knows nothing of columns."""
 
+    def __init__(self, run: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.run = run
+
     def setup(self, device: str) -> None:
-        self.model = plait.load(sys.argv[1], quiet=True)
+        self.model = plait.load(self.run, quiet=True)
         self.model.cells = Nowhere()
 
     def decode_request(self, request: Request) -> dict[str, Any]:
@@ -38,8 +41,8 @@ class Predicting(litserve.LitAPI):
         return output
 
 
-if __name__ == "__main__":
-    batch = int(sys.argv[3])
-    api = Predicting(max_batch_size=batch, batch_timeout=0.005 if batch > 1 else 0.0)
+def serve(run: str, port: int, batch: int) -> None:
+    """Serve the model in a folder until the process is told to stop."""
+    api = Predicting(run, max_batch_size=batch, batch_timeout=0.005 if batch > 1 else 0.0)
     server = litserve.LitServer(api, accelerator="cpu", timeout=60)
-    server.run(port=int(sys.argv[2]), log_level="warning", generate_client_file=False)
+    server.run(port=port, log_level="warning", generate_client_file=False)
