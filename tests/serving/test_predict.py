@@ -7,6 +7,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -60,18 +61,19 @@ def test_an_empty_row_gets_the_baseline(service: httpx.Client, model: plait.Mode
     assert_same(answer, predicted(model, dict.fromkeys(ROW)))
 
 
-def test_files_come_in_four_forms(service: httpx.Client, photos: list[Path], tmp_path: Path) -> None:
+def test_files_come_in_many_forms(service: httpx.Client, photos: list[Path], tmp_path: Path) -> None:
     encoded = base64_of(photos[0])
     bare = service.post("/predict", json={"photo": encoded})
     uri = service.post("/predict", json={"photo": f"data:image/png;base64,{encoded}"})
+    quoted = service.post("/predict", json={"photo": f"data:image/png;base64,{quote(encoded, safe='')}"})
     urlsafe = service.post(
         "/predict", json={"photo": encoded.replace("+", "-").replace("/", "_").rstrip("=")}
     )
     upload = service.post("/predict", files={"photo": ("a.png", photos[0].read_bytes(), "image/png")})
 
-    answers = [response.json()["answers"] for response in (bare, uri, urlsafe, upload)]
+    answers = [response.json()["answers"] for response in (bare, uri, quoted, urlsafe, upload)]
     assert answers[0][0]["label"] == "red"
-    assert answers == [answers[0]] * 4
+    assert answers == [answers[0]] * 5
 
 
 def test_a_form_has_texts_as_a_table_writes_them(service: httpx.Client, photos: list[Path]) -> None:

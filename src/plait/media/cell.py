@@ -201,17 +201,20 @@ def holds_file(cell: str) -> bool:
 
 def _decoded(cell: str) -> bytes:
     """Return the file that a string holds. Raises `BadCell` if it is damaged."""
-    content: bytes | None
-    if cell[:5].lower() == "data:":
-        head, _, text = cell.partition(",")
-        content = unquote_to_bytes(text)
-        if head.lower().endswith(";base64"):
-            content = _from_base64(unquote(text))
-    else:
-        content = _from_base64(cell)
+    content = file_in(cell)
     if content is None:
         raise BadCell("base64 that is broken or cut short")
     return content
+
+
+def file_in(cell: str) -> bytes | None:
+    """Return the file that a `data:` URI or base64 writes; None for other text."""
+    if cell[:5].lower() != "data:":
+        return _from_base64(cell)
+    head, comma, text = cell.partition(",")
+    if not comma:
+        return None
+    return _from_base64(unquote(text)) if head.lower().endswith(";base64") else unquote_to_bytes(text)
 
 
 def _from_base64(text: str) -> bytes | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pyarrow as pa
 
 from plait.api.model import Model
 from plait.errors import BadCell, PlaitError, nearest
+from plait.media.cell import file_in
 from plait.modalities.base import modalities
 from plait.serving.limits import Limits
 from plait.serving.refusals import Refusal, too_large, wrong_cell
@@ -263,23 +261,8 @@ def _as_text(cell: bytes) -> str:
 
 def _decoded(cell: str) -> bytes | None:
     """Return the file that a data URI or base64 holds; None for other text."""
-    if cell[:5].lower() != "data:":
-        return _from_base64(cell) if len(cell) >= SHORTEST else None
-    head, comma, text = cell.partition(",")
-    if not comma:
-        return None
-    if head.lower().endswith(";base64"):
-        return _from_base64(text)
-    return unquote_to_bytes(text)
-
-
-def _from_base64(text: str) -> bytes | None:
-    """Return the bytes that base64 writes, in either alphabet, with or without padding; None for others."""
-    letters = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
+    is_uri = cell[:5].lower() == "data:"
+    return file_in(cell) if is_uri or len(cell) >= SHORTEST else None
 
 
 def _shown(cell: str) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import io
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import pyarrow as pa
 from pydantic_core import to_json
@@ -130,6 +130,14 @@ async def _chained(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[
         yield piece
 
 
+async def _within(seconds: float, reading: Awaitable[object]) -> None:
+    """Wait until the client has read some answers. Raises `Refusal` if it does not."""
+    try:
+        await asyncio.wait_for(reading, seconds)
+    except TimeoutError:
+        raise Refusal(408, f"no answer was read within {seconds:g} s") from None
+
+
 async def _ahead(pieces: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
     """Yield pieces that are computed ahead: a client may send all of its rows before it reads answers.
 
@@ -147,8 +155,7 @@ async def _ahead(pieces: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[
                 waiting += len(piece)
                 if waiting > UNREAD:
                     has_room.clear()
-                    async with asyncio.timeout(limits.upload):
-                        await has_room.wait()
+                    await _within(limits.upload, has_room.wait())
             queue.put_nowait(None)
         except Exception as error:  # it is raised where the pieces are read
             queue.put_nowait(error)
